@@ -1,0 +1,59 @@
+"""Pages from the lake, for what Redis does not keep: a deployment of its own, so that it never delays a hot read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from ray import serve
+
+from rebu_ray.store.lake import Lake, Manifest
+from rebu_ray.store.member import Codec, members
+
+MANIFEST_SECONDS: Final = 1.0
+"""How long a manifest is taken for the newest: its files outlive it by at least one flush."""
+
+
+class LakeReader:
+    """Reads pages of streams from Parquet."""
+
+    def __init__(self, lake_uri: str) -> None:
+        self._lake = Lake(lake_uri)
+        self._manifests: dict[int, tuple[float, Manifest]] = {}
+
+    async def page(
+        self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int
+    ) -> list[bytes]:
+        """The first `limit` members of a stream with low <= place < high, as the index would hold them."""
+        return await asyncio.to_thread(self._page, partition, stream, low, high, descending, limit)
+
+    def _page(self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int) -> list[bytes]:
+        manifest = self._manifest(partition)
+        rows = self._lake.page(partition, stream, low, high, descending, limit, manifest.files)
+        return [m for batch in rows.combine_chunks().to_batches() for m in members(batch, Codec())]
+
+    def _manifest(self, partition: int) -> Manifest:
+        now = time.monotonic()
+        known = self._manifests.get(partition)
+        if known is None or now - known[0] > MANIFEST_SECONDS:
+            known = self._manifests[partition] = (now, self._lake.manifest(partition))
+        return known[1]
+
+
+def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
+    """The Serve deployment of the lake's reader."""
+    reader: Any = serve.deployment(LakeReader)
+    bound: serve.Application = reader.options(
+        name="LakeReader",
+        ray_actor_options={"num_cpus": 0.25},
+        max_ongoing_requests=16,
+        autoscaling_config={
+            "min_replicas": 1,
+            "max_replicas": max_replicas,
+            "target_ongoing_requests": 2,
+            "upscale_delay_s": 5,
+            "downscale_delay_s": 60,
+        },
+    ).bind(lake_uri)
+    return bound

@@ -1,0 +1,204 @@
+"""The gateway: the ingress deployment of Serve, which answers every request of the HTTP interface.
+
+Writes are parsed, identified and handed to the shards here; hot reads are one or two pipelines to Redis.
+Whatever is slower (the lake) is asked of deployments behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+from ray.actor import ActorHandle
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from rebu_ray.access import cold, deadletters, documentation, operations, users
+from rebu_ray.access.history import Histories
+from rebu_ray.access.live import Live
+from rebu_ray.ingest import http as write_routes
+from rebu_ray.ingest.intake import Intake, ShardGone
+from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.owner import Appended
+from rebu_ray.keys import Keys
+from rebu_ray.records import BadRequest
+from rebu_ray.settings import Settings
+from rebu_ray.store.index import UNAVAILABLE
+
+log = logging.getLogger("rebu.gateway")
+
+APPLICATION = "rebu"
+
+
+class Backends:
+    """What a gateway replica talks to: the coordinator, the shards, Redis and the lake's reader."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._routing: Routing | None = None
+        self._shards: dict[int, ActorHandle[Any]] = {}
+        self._coordinator: ActorHandle[Any] | None = None
+        self.counters: Counter[str] = Counter()
+
+    async def open(self) -> None:
+        """Connect. Raises where the coordinator or Redis cannot be reached."""
+        self.redis = Redis.from_url(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
+        routing = await self.routing(True)
+        reader = serve.get_deployment_handle("LakeReader", app_name=APPLICATION)
+
+        async def cold_page(*args: Any) -> list[bytes]:
+            found: list[bytes] = await reader.page.remote(*args)
+            return found
+
+        self.intake = Intake(self.routing, self.append)
+        self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
+        self.live = Live(self.redis, self.histories, self.watch)
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    async def ask(self, method: str) -> Any:
+        """Call a method of the coordinator."""
+        if self._coordinator is None:
+            self._coordinator = ray.get_actor(COORDINATOR, NAMESPACE)
+        return await getattr(self._coordinator, method).remote()
+
+    async def routing(self, fresh: bool) -> Routing:
+        """Who owns what; asked of the coordinator anew where `fresh`."""
+        if fresh or self._routing is None:
+            self._routing = await self.ask("routing")
+        return self._routing
+
+    async def append(self, slot: int, data: bytes) -> Appended:
+        """Send a batch to a shard. Raises ShardGone."""
+        try:
+            answer: Appended = await self._shard(slot).append.remote(data)
+        except (ray.exceptions.RayActorError, ValueError) as error:
+            self._shards.pop(slot, None)
+            log.warning("shard %d is away: %s", slot, type(error).__name__)
+            raise ShardGone("a shard is being restarted") from error
+        return answer
+
+    async def watch(self, partitions: dict[int, list[str]], seconds: float) -> None:
+        """Have shards publish new rows of streams."""
+        owners = (await self.routing(False)).owners
+        by_slot: dict[int, list[str]] = {}
+        for partition, streams in partitions.items():
+            by_slot.setdefault(owners[partition], []).extend(streams)
+        for slot, streams in by_slot.items():
+            await self._shard(slot).watch.remote(streams, seconds)
+
+    def _shard(self, slot: int) -> Any:
+        if slot not in self._shards:
+            self._shards[slot] = ray.get_actor(shard_name(slot), NAMESPACE)
+        return self._shards[slot]
+
+
+def build(settings: Settings, keys: Keys) -> ASGIApp:
+    """The ASGI application of one replica."""
+    backends = Backends(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await backends.open()
+        yield
+        await backends.close()
+
+    app = Starlette(
+        routes=[
+            *write_routes.routes(keys, lambda: backends.intake),
+            *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),
+            *deadletters.routes(keys, lambda: backends.histories),
+            *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
+            *documentation.routes(),
+        ],
+        lifespan=lifespan,
+        exception_handlers={
+            BadRequest: _refused,
+            HTTPException: _no_route,
+            **dict.fromkeys(UNAVAILABLE, _index_away),
+            Exception: _failed,
+        },
+    )
+    return _counted(app, backends.counters)
+
+
+def application(settings: Settings, keys: Keys) -> serve.Application:
+    """The Serve application: gateway and lake reader, both autoscaled."""
+
+    def build_replica() -> ASGIApp:
+        return build(settings, keys)
+
+    replica: Any = serve.ingress(build_replica)()
+    made: Any = serve.deployment(replica)
+    gateway = made.options(
+        name="Gateway",
+        ray_actor_options={"num_cpus": 0.5},
+        max_ongoing_requests=256,
+        autoscaling_config={
+            "min_replicas": 1,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": 32,
+            "upscale_delay_s": 5,
+            "downscale_delay_s": 60,
+        },
+        graceful_shutdown_timeout_s=5,
+    )
+    bound: serve.Application = gateway.bind(cold.deployment(settings.lake, settings.max_replicas))
+    return bound
+
+
+def _counted(app: ASGIApp, counters: Counter[str]) -> ASGIApp:
+    async def counting(
+        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        async def note(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                counters[f"responses_{message['status'] // 100}xx"] += 1
+            await send(message)
+
+        await app(scope, receive, note)
+
+    return counting
+
+
+def _error(status: int, code: str, message: str, retry_after: int | None = None) -> Response:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="Rebu"'
+    body = msgspec.json.encode({"code": code, "message": message})
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    return _error(error.status, error.code, error.message, error.retry_after)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return _error(405, "method_not_allowed", f"{request.url.path} does not take {request.method}: see /docs")
+    return _error(error.status_code, "not_found", f"there is nothing at {request.url.path}: /docs lists what there is")
+
+
+async def _index_away(request: Request, error: Exception) -> Response:
+    log.warning("index unavailable: %s", error)
+    return _error(
+        503, "index_unavailable", "the index does not answer; writes go on, reads come back: ask again soon", 2
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _error(500, "internal_error", "this should not happen and is in the log; nothing is lost: try again")

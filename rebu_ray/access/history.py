@@ -1,0 +1,222 @@
+"""A user's history: their own stream, and the stretches of their phones' streams that were theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from rebu_ray.access.tape import END, START, ColdPage, Filter, Page, Stretch, Tape, floor_get, read_page, zrange
+from rebu_ray.ingest.position import Position
+from rebu_ray.records import BadRequest
+from rebu_ray.store.index import (
+    Client,
+    anonymous_key,
+    history_key,
+    links_key,
+    parse_link,
+    parse_position,
+    position_key,
+    unlinks_key,
+)
+from rebu_ray.store.index import (
+    Position as IndexPosition,
+)
+from rebu_ray.store.member import Codec, time_place
+from rebu_ray.store.rows import json_text, partition_of
+
+POLL_SECONDS: Final = 0.005
+
+
+class Link(NamedTuple):
+    """An identify or alias: at `event_time` (ms) the anonymous id was said to be this user."""
+
+    event_time: int
+    received_at: int
+    user_id: str
+
+
+class Owned(NamedTuple):
+    """Part of an anonymous stream that is a user's: since <= event time < until (ms; None: no bound)."""
+
+    since: int | None
+    until: int | None
+
+
+def standing(links: Iterable[Link], taken_back: Mapping[str, int]) -> list[Link]:
+    """Links in order of time, without those received up to when their user was unlinked (ms of receipt)."""
+    return sorted(link for link in links if link.received_at > taken_back.get(link.user_id, -1))
+
+
+def owned(links: list[Link], user_id: str) -> list[Owned]:
+    """The parts of an anonymous stream that belong to a user, given its standing links in order.
+
+    A record belongs to the user of the first link at or after its time; where none follows, to the last.
+    """
+    parts: list[Owned] = []
+    before: int | None = None
+    for i, link in enumerate(links):
+        last = i + 1 == len(links)
+        until = None if last else link.event_time + 1
+        if link.user_id == user_id and not (until is not None and until == before):
+            if parts and parts[-1].until is not None and parts[-1].until == before:
+                parts[-1] = Owned(parts[-1].since, until)
+            else:
+                parts.append(Owned(before, until))
+        before = link.event_time + 1
+    return parts
+
+
+class Person(NamedTuple):
+    """What the index knows of who a user is."""
+
+    exists: bool
+    phones: dict[str, list[Link]]
+    """Standing links of every anonymous id that was ever identified as the user."""
+
+
+class Histories:
+    """Reads histories from Redis, and from the lake below what Redis keeps."""
+
+    def __init__(self, redis: Client, partitions: int, cold: ColdPage, read_wait_seconds: float) -> None:
+        self.redis = redis
+        self.partitions = partitions
+        self.cold = cold
+        self._wait = read_wait_seconds
+        self._codec = Codec()
+
+    async def page(
+        self,
+        user_id: str,
+        low: bytes,
+        high: bytes,
+        wanted: Filter,
+        descending: bool,
+        limit: int,
+        min_position: Position | None = None,
+    ) -> Page:
+        """One page of a user's history. Raises BadRequest 404 for an unknown user, 503 while the index is not whole."""
+        own = Stretch(partition_of(f"u:{user_id}", self.partitions), f"u:{user_id}", low, high)
+        chunk = max(limit + 1, 500) if wanted.active else limit + 1
+        if min_position is not None:
+            await self.wait_for({own.partition}, min_position)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.get(position_key(own.partition))
+        pipe.execute_command(*zrange(own, low, high, descending, chunk))
+        pipe.execute_command(*floor_get(own))
+        pipe.smembers(anonymous_key(own.partition, user_id))
+        position, found, floor, anonymous = await pipe.execute()
+        check_position(position)
+        tape = Tape(self.redis, self.cold, own, floor, descending)
+        if floor is None and low < high:
+            tape.preload(found, chunk)
+        tapes = [tape]
+        if anonymous:
+            tapes += await self._phones(user_id, anonymous, low, high, descending, min_position)
+        elif not found and floor is None and not await self.redis.exists(history_key(own.partition, own.stream)):
+            raise unknown_user(user_id)
+        return await read_page(tapes, self._codec, wanted, descending, limit)
+
+    async def person(self, user_id: str) -> Person:
+        """Who a user is. Raises BadRequest 503 while the index is not whole."""
+        partition = partition_of(f"u:{user_id}", self.partitions)
+        stretch = Stretch(partition, f"u:{user_id}", START, END)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.get(position_key(partition))
+        pipe.exists(history_key(partition, stretch.stream))
+        pipe.execute_command(*floor_get(stretch))
+        pipe.smembers(anonymous_key(partition, user_id))
+        position, exists, floor, anonymous = await pipe.execute()
+        check_position(position)
+        phones = await self._links([a.decode() for a in anonymous])
+        return Person(bool(exists or floor or anonymous), phones)
+
+    async def wait_for(self, partitions: set[int], position: Position) -> None:
+        """Wait until what a write answered is visible in these partitions. Raises BadRequest 503 when that lasts."""
+        wanted = {p: position.seqs[p] for p in partitions if p in position.seqs}
+        deadline = asyncio.get_running_loop().time() + self._wait
+        while wanted:
+            values = await self.redis.mget([position_key(p) for p in wanted])
+            standing = {p: parse_position(value) for p, value in zip(wanted, values, strict=True)}
+            wanted = {p: seq for p, seq in wanted.items() if (at := standing[p]) is None or at.behind or at.seq < seq}
+            if not wanted:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise BadRequest(
+                    503, "not_yet_visible", "what was written up to min_position is not visible yet: ask again", 1
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _links(self, anonymous: list[str]) -> dict[str, list[Link]]:
+        pipe = self.redis.pipeline(transaction=False)
+        for anonymous_id in anonymous:
+            partition = partition_of(f"a:{anonymous_id}", self.partitions)
+            pipe.zrange(links_key(partition, anonymous_id), 0, -1)
+            pipe.hgetall(unlinks_key(partition, anonymous_id))
+        replies = iter(await pipe.execute() if anonymous else ())
+        phones = {}
+        for anonymous_id, raw in zip(anonymous, replies, strict=False):
+            taken_back = {user.decode(): int(at) for user, at in next(replies).items()}
+            phones[anonymous_id] = standing((Link(*parse_link(member)) for member in raw), taken_back)
+        return phones
+
+    async def _phones(
+        self, user_id: str, anonymous: set[bytes], low: bytes, high: bytes, descending: bool, position: Position | None
+    ) -> list[Tape]:
+        """Tapes over what the user's phones sent while they were theirs."""
+        phones = await self._links(sorted(a.decode() for a in anonymous))
+        stretches: list[Stretch] = []
+        for anonymous_id, links in phones.items():
+            stream = f"a:{anonymous_id}"
+            partition = partition_of(stream, self.partitions)
+            for part in owned(links, user_id):
+                since = START if part.since is None else time_place(part.since)
+                until = END if part.until is None else time_place(part.until)
+                if max(low, since) < min(high, until):
+                    stretches.append(Stretch(partition, stream, max(low, since), min(high, until)))
+        if not stretches:
+            return []
+        touched = {s.partition for s in stretches}
+        if position is not None:
+            await self.wait_for(touched, position)
+        pipe = self.redis.pipeline(transaction=False)
+        for stretch in stretches:
+            pipe.execute_command(*floor_get(stretch))
+        for partition in touched:
+            pipe.get(position_key(partition))
+        replies = await pipe.execute()
+        for value in replies[len(stretches) :]:
+            check_position(value)
+        return [
+            Tape(self.redis, self.cold, stretch, floor, descending)
+            for stretch, floor in zip(stretches, replies, strict=False)
+        ]
+
+
+def check_position(value: bytes | None) -> IndexPosition:
+    """How far a partition is indexed. Raises BadRequest 503 where it lacks something: half an answer is none."""
+    position = parse_position(value)
+    if position is None:
+        raise BadRequest(503, "index_rebuilding", "the index is being rebuilt: ask again in a moment", 2)
+    if position.behind:
+        raise BadRequest(
+            503, "index_catching_up", "the index is catching up with what was written: ask again in a moment", 2
+        )
+    return position
+
+
+def unknown_user(user_id: str) -> BadRequest:
+    return BadRequest(404, "unknown_user", f"nothing is known of user {user_id!r}")
+
+
+def answer(user_id: str, page: Page, cursor: str | None) -> bytes:
+    """The JSON of a page of history: the fragments that the index holds, joined."""
+    head = b'{"user_id":' + json_text(user_id).encode() + b","
+    return items(page, head, cursor)
+
+
+def items(page: Page, head: bytes, cursor: str | None) -> bytes:
+    """The JSON of a list whose items begin with `head` and go on with a fragment."""
+    joined = head + (b"," + head).join(page.fragments) if page.fragments else b""
+    following = b"null" if cursor is None else b'"' + cursor.encode() + b'"'
+    return b'{"items":[' + joined + b'],"next":' + following + b"}"

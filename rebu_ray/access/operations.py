@@ -1,0 +1,103 @@
+"""The routes about the platform itself: alive, ready, its state, and what an operator may ask it to do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rebu_ray.access import query
+from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.store.index import Client
+
+Ask = Callable[[str], Awaitable[Any]]
+"""Call a method of the coordinator that takes no arguments."""
+
+
+def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable[[], Mapping[str, int]]) -> list[Route]:
+    """Health, metrics, state and administration."""
+
+    async def healthz(request: Request) -> Response:
+        return Response(b'{"status":"alive"}', media_type="application/json")
+
+    async def readyz(request: Request) -> Response:
+        state = await ask("status")
+        away = [shard["slot"] for shard in state["shards"] if shard["index"] != "current"]
+        await redis().ping()
+        if away:
+            body = {
+                "code": "not_ready",
+                "message": f"the shards {away} are starting or catching up: ask again in a moment",
+            }
+            return Response(msgspec.json.encode(body), 503, {"Retry-After": "2"}, media_type="application/json")
+        return Response(b'{"status":"ready"}', media_type="application/json")
+
+    async def status(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        query.known(request.query_params, ())
+        state = await ask("status")
+        memory = await redis().info("memory")
+        state["redis"] = {"used_memory_bytes": memory["used_memory"]}
+        return Response(msgspec.json.encode(state), media_type="application/json")
+
+    async def metrics(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        state = await ask("status")
+        return Response(_prometheus(state, counters()), media_type="text/plain; version=0.0.4")
+
+    async def flush(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        return Response(
+            msgspec.json.encode({"success": True, "segments": await ask("flush")}), media_type="application/json"
+        )
+
+    async def reindex(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        await ask("reindex")
+        return Response(b'{"success":true}', media_type="application/json")
+
+    return [
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
+        Route("/v1/status", status, methods=["GET"]),
+        Route("/v1/admin/flush", flush, methods=["POST"]),
+        Route("/v1/admin/reindex", reindex, methods=["POST"]),
+    ]
+
+
+_SHARD_METRICS = {
+    "stored": ("counter", "Rows stored by a shard since it started."),
+    "duplicate": ("counter", "Rows that a shard had already, since it started."),
+    "delivered": ("counter", "Lines joined to a user by their request id, since the shard started."),
+    "groups": ("counter", "Group commits since the shard started."),
+    "flushes": ("counter", "Moves from journal to lake since the shard started."),
+    "rows": ("gauge", "Rows ever journalled in the shard's partitions."),
+    "queued_bytes": ("gauge", "Bytes of rows that wait for their group commit."),
+    "journal_bytes": ("gauge", "Bytes of rows that are in the journal and not in the lake."),
+    "journal_age_s": ("gauge", "Age of the oldest row that is not in the lake."),
+    "remembered_ids": ("gauge", "Ids against which duplicates are recognised."),
+    "unattributed_waiting": ("gauge", "Lines that wait for their request's user."),
+    "unattributed_expired": ("counter", "Lines whose request nobody claimed within the hour."),
+    "undelivered": ("gauge", "Joined lines that could not be delivered yet."),
+}
+
+
+def _prometheus(state: Mapping[str, Any], counters: Mapping[str, int]) -> str:
+    """The state in Prometheus' text format."""
+    lines = []
+    for name, (kind, text) in _SHARD_METRICS.items():
+        suffix = "_total" if kind == "counter" else ""
+        lines += [f"# HELP rebu_shard_{name}{suffix} {text}", f"# TYPE rebu_shard_{name}{suffix} {kind}"]
+        lines += [
+            f'rebu_shard_{name}{suffix}{{slot="{shard["slot"]}"}} {shard[name]}'
+            for shard in state["shards"]
+            if name in shard
+        ]
+    for name, value in counters.items():
+        lines += [f"# TYPE rebu_gateway_{name}_total counter", f"rebu_gateway_{name}_total {value}"]
+    return "\n".join(lines) + "\n"

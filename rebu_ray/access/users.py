@@ -1,0 +1,129 @@
+"""The routes about one user: history, live stream, profile, and the links of their phones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from rebu_ray.access import query
+from rebu_ray.access.history import Histories, answer, unknown_user
+from rebu_ray.access.live import Live
+from rebu_ray.ingest.dialects.times import text
+from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.position import Position
+from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.records import BadRequest, Kind, MatchedBy, Record, Source
+from rebu_ray.store.index import traits_key
+from rebu_ray.store.member import place_time
+from rebu_ray.store.rows import Routed, partition_of
+
+HISTORY_PARAMETERS: Final = ("since", "until", "kind", "name", "source", "order", "limit", "cursor", "min_position")
+MERGED_IDENTIFIES: Final = 1000
+"""How many of the newest identify calls a profile is put together from."""
+
+
+def routes(
+    keys: Keys, histories: Callable[[], Histories], live: Callable[[], Live], intake: Callable[[], Intake]
+) -> list[Route]:
+    """The routes below /v1/users/{user_id}."""
+
+    async def events(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        params = request.query_params
+        query.known(params, HISTORY_PARAMETERS)
+        user_id = user(request)
+        desc, wanted, limit = query.descending(params), query.filters(params), query.limit(params)
+        low, high = query.bounds(params)
+        cursors = query.Cursors("history", user_id, desc, wanted, low, high)
+        low, high = cursors.narrow(params.get("cursor"), low, high, desc)
+        position = Position.decode(params["min_position"]) if "min_position" in params else None
+        page = await histories().page(user_id, low, high, wanted, desc, limit, position)
+        following = None if page.resume is None else cursors.write(page.resume)
+        return Response(answer(user_id, page, following), media_type="application/json")
+
+    async def stream(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        query.known(request.query_params, ())
+        since = request.headers.get("last-event-id")
+        items = await live().follow(user(request), since)
+        return StreamingResponse(
+            items, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    async def profile(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        user_id = user(request)
+        return Response(msgspec.json.encode(await _profile(histories(), user_id)), media_type="application/json")
+
+    async def unlink(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        user_id, anonymous_id = user(request), request.path_params["anonymous_id"]
+        person = await histories().person(user_id)
+        if not any(link.user_id == user_id for link in person.phones.get(anonymous_id, ())):
+            raise BadRequest(404, "unknown_link", f"anonymous id {anonymous_id!r} is not linked to user {user_id!r}")
+        now = time.time_ns() // 1_000_000
+        record = Record(
+            kind=Kind.UNLINK,
+            id=f"unlink {anonymous_id} {now}",
+            name="",
+            source=Source.APP_EVENTS,
+            event_time=now,
+            received_at=now,
+            body=b"{}",
+            user_id=user_id,
+            matched_by=MatchedBy.USER_ID,
+            links=anonymous_id,
+        )
+        key = f"u:{user_id}"
+        position = await intake().append([Routed(partition_of(key, histories().partitions), key, record)])
+        body = {"success": True, "unlinked": anonymous_id, "position": position.encode()}
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    base = "/v1/users/{user_id}"
+    return [
+        Route(f"{base}/events", events, methods=["GET"]),
+        Route(f"{base}/events/stream", stream, methods=["GET"]),
+        Route(f"{base}/anonymous/{{anonymous_id}}", unlink, methods=["DELETE"]),
+        Route(base, profile, methods=["GET"]),
+    ]
+
+
+def user(request: Request) -> str:
+    """The user id in the path. Raises BadRequest 400 for one that no user can have."""
+    user_id: str = request.path_params["user_id"]
+    if "\0" in user_id or "\ufffd" in user_id:
+        raise BadRequest(400, "invalid_user_id", "the user id in the path is no text: percent-encode its UTF-8 bytes")
+    return user_id
+
+
+async def _profile(histories: Histories, user_id: str) -> dict[str, Any]:
+    """What identify calls said, the newest word on each trait, and the phones with since when."""
+    person = await histories.person(user_id)
+    if not person.exists:
+        raise unknown_user(user_id)
+    key = traits_key(partition_of(f"u:{user_id}", histories.partitions), user_id)
+    traits: dict[str, Any] = {}
+    identified_at: int | None = None
+    for member in await histories.redis.zrange(key, -MERGED_IDENTIFIES, -1):
+        end = member.index(0, 8)
+        said = msgspec.json.decode(member[end + 1 :])
+        if isinstance(said, dict):
+            traits |= said
+        identified_at = place_time(member[:end])
+    phones = [
+        {"anonymous_id": phone, "since": text(min(theirs))}
+        for phone, links in sorted(person.phones.items())
+        if (theirs := [link.event_time for link in links if link.user_id == user_id])
+    ]
+    return {
+        "user_id": user_id,
+        "traits": traits,
+        "identified_at": None if identified_at is None else text(identified_at),
+        "anonymous_ids": phones,
+    }

@@ -1,0 +1,134 @@
+"""The coordinator actor: makes the shards, says who owns what, and sees to it that every shard runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import ray
+from ray.actor import ActorHandle
+
+from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name, spread
+from rebu_ray.ingest.shard import IngestShard
+from rebu_ray.settings import Settings
+from rebu_ray.store.journal import open_journal
+from rebu_ray.store.layout import open_layout
+
+log = logging.getLogger("rebu.coordinator")
+
+HEARTBEAT_SECONDS: Final = 2.0
+READY_SECONDS: Final = 600.0
+"""How long a start may take: a large journal is replayed, an emptied index rebuilt."""
+
+
+class Coordinator:
+    """One per platform, found by name, uses no CPU of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        logging.basicConfig(level=logging.INFO)
+        self._settings = settings
+        layout = open_layout(settings.lake, settings.partitions)
+        self._layout = layout
+        self._routing = spread(layout.partitions, settings.shards)
+        self._shards: list[ActorHandle[IngestShard]] = []
+        self._heart: asyncio.Task[None] | None = None
+        self._status: dict[int, dict[str, Any]] = {}
+        journal = open_journal(settings.journal)
+        for slot in sorted(journal.slots() - set(range(self._routing.slots))):
+            # A slot of an earlier, larger layout: whoever still holds it must not append any more.
+            journal.claim(slot)
+
+    async def start(self) -> Routing:
+        """Make the shards and wait until every one of them serves; the routing."""
+        if not self._shards:
+            actor: Any = ray.remote(IngestShard)
+            for slot in range(self._routing.slots):
+                self._shards.append(
+                    actor.options(
+                        name=shard_name(slot),
+                        namespace=NAMESPACE,
+                        get_if_exists=True,
+                        lifetime="detached",
+                        num_cpus=0.25,
+                        max_restarts=-1,
+                        max_concurrency=1000,
+                    ).remote(slot, self._routing, self._settings)
+                )
+            self._heart = asyncio.create_task(self._beat())
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        while True:
+            states: list[dict[str, Any]] = await asyncio.gather(*(shard.status.remote() for shard in self._shards))
+            self._status = {state["slot"]: state for state in states}
+            if all(state["index"] == "current" for state in states):
+                return self._routing
+            if asyncio.get_running_loop().time() > deadline:
+                slow = [s["slot"] for s in states if s["index"] != "current"]
+                raise TimeoutError(
+                    f"the index of the shards {slow} is not built after {READY_SECONDS:.0f} s: is Redis up?"
+                )
+            await asyncio.sleep(0.1)
+
+    async def routing(self) -> Routing:
+        """Who owns what now. Also sets a coordinator going that was restarted."""
+        return self._routing if self._shards else await self.start()
+
+    async def settings(self) -> Settings:
+        """What the platform was started with."""
+        return self._settings
+
+    async def status(self) -> dict[str, Any]:
+        """The state of every shard, as of the last heart-beat."""
+        return {
+            "platform_id": self._layout.platform_id,
+            "partitions": self._routing.partitions,
+            "shards": [self._status[slot] for slot in sorted(self._status)],
+        }
+
+    async def flush(self) -> int:
+        """Have every shard move its journal to the lake."""
+        return sum(await asyncio.gather(*(shard.flush.remote() for shard in self._shards)))
+
+    async def reindex(self) -> None:
+        """Have every shard rebuild its part of the index."""
+        await asyncio.gather(*(shard.reindex.remote() for shard in self._shards))
+
+    async def stop(self) -> None:
+        """Stop the shards in good order."""
+        if self._heart is not None:
+            self._heart.cancel()
+        outcomes = await asyncio.gather(*(shard.stop.remote() for shard in self._shards), return_exceptions=True)
+        for slot, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                log.error(
+                    "shard %d did not stop in good order; its journal is replayed at the next start: %s", slot, outcome
+                )
+        for shard in self._shards:
+            ray.kill(shard)
+        self._shards = []
+
+    async def _beat(self) -> None:
+        """Ask after every shard. The question also sets a restarted one going."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            for slot, shard in enumerate(self._shards):
+                try:
+                    self._status[slot] = await asyncio.wait_for(asyncio.wrap_future(shard.status.remote().future()), 10)
+                except (ray.exceptions.RayActorError, TimeoutError) as error:
+                    self._status[slot] = {"slot": slot, "index": "away", "detail": type(error).__name__}
+                    log.warning("shard %d does not answer: %s", slot, type(error).__name__)
+
+
+def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
+    """The platform's coordinator, made where there is none yet."""
+    actor: Any = ray.remote(Coordinator)
+    found: ActorHandle[Coordinator] = actor.options(
+        name=COORDINATOR,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=100,
+    ).remote(settings)
+    return found

@@ -1,0 +1,111 @@
+"""The write routes: from an HTTP request to a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rebu_ray.ingest.dialects import parse_logs, parse_otlp, parse_segment
+from rebu_ray.ingest.dialects.segment import write_key
+from rebu_ray.ingest.framing import decompress
+from rebu_ray.ingest.intake import Intake
+from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.records import MAX_COMPRESSED_BYTES, BadRequest, Parsed, Source
+
+SEGMENT_CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
+LOG_SOURCES: Final = (Source.ACCESS, Source.ERROR, Source.APP_EVENTS, Source.APP_ERRORS)
+ON_LOOP_BYTES: Final = 256 * 1024
+"""Larger bodies are parsed in a thread: the loop also answers health checks."""
+
+
+def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
+    """The write routes of the contract."""
+
+    async def store(request: Request, source: Source, parse: Callable[[bytes, int], Parsed], body: bytes) -> Response:
+        received_at = time.time_ns() // 1_000_000
+        if len(body) > ON_LOOP_BYTES:
+            parsed = await asyncio.to_thread(parse, body, received_at)
+        else:
+            parsed = parse(body, received_at)
+        receipt = await intake().store(source, parsed, received_at)
+        return Response(receipt.body(), media_type="application/json")
+
+    async def segment(request: Request) -> Response:
+        call = request.url.path.rsplit("/", 1)[1]
+        body = await _body(request, keys, key_in_body=True)
+        return await store(
+            request,
+            Source.APP_EVENTS,
+            lambda data, now: parse_segment(data, now, None if call == "batch" else call),
+            body,
+        )
+
+    async def logs(request: Request) -> Response:
+        body = await _body(request, keys)
+        source = request.path_params["source"]
+        if source not in LOG_SOURCES:
+            known = ", ".join(LOG_SOURCES)
+            raise BadRequest(404, "unknown_source", f"there is no log source {source!r}: send to one of {known}")
+        producer, sequence = _sequence(request)
+        kind = request.headers.get("content-type")
+        return await store(
+            request,
+            Source(source),
+            lambda data, now: parse_logs(Source(source), kind, data, now, producer, sequence),
+            body,
+        )
+
+    async def otlp(request: Request) -> Response:
+        body = await _body(request, keys)
+        kind = request.headers.get("content-type")
+        return await store(request, Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
+
+    return [
+        *(Route(f"/v1/{call}", segment, methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
+        Route("/v1/logs/{source}", logs, methods=["POST"]),
+        Route("/v1/logs", otlp, methods=["POST"]),
+    ]
+
+
+async def _body(request: Request, keys: Keys, key_in_body: bool = False) -> bytes:
+    """The decompressed body of an authorized request. Raises BadRequest 401, 403, 413 or 415."""
+    key = presented_key(request.headers.get("authorization"))
+    if key is not None or not key_in_body:
+        keys.check(key, Scope.WRITE)
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_COMPRESSED_BYTES:
+        raise _too_large()
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_COMPRESSED_BYTES:
+            raise _too_large()
+        chunks.append(chunk)
+    raw, encoding = b"".join(chunks), request.headers.get("content-encoding")
+    if encoding and size > ON_LOOP_BYTES // 8:
+        body = await asyncio.to_thread(decompress, raw, encoding)
+    else:
+        body = decompress(raw, encoding)
+    if key is None and key_in_body:
+        keys.check(write_key(body), Scope.WRITE)
+    return body
+
+
+def _too_large() -> BadRequest:
+    limit = MAX_COMPRESSED_BYTES // 1024 // 1024
+    return BadRequest(413, "too_large", f"the body is over {limit} MB: send it in smaller batches, or compressed")
+
+
+def _sequence(request: Request) -> tuple[str | None, int | None]:
+    producer, sequence = request.headers.get("x-rebu-producer"), request.headers.get("x-rebu-sequence")
+    if producer is None or sequence is None:
+        return None, None
+    if not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18:
+        raise BadRequest(400, "invalid_sequence", "X-Rebu-Sequence must be the number of the batch's first record")
+    return producer, int(sequence)

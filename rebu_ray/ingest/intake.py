@@ -1,0 +1,228 @@
+"""From parsed records to shards and back to a receipt: the ingest replica's part of a write.
+
+Rows wait in a lane per shard. A lane has few calls under way at a time; what comes in meanwhile goes
+with the next one, so that a call carries a batch however small the requests are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from rebu_ray.ingest.identity import route
+from rebu_ray.ingest.position import Position
+from rebu_ray.ingest.routing import Routing
+from rebu_ray.ingest.owner import Appended
+from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
+from rebu_ray.store.rows import Routed, encode, partition_of, to_batch
+
+CALLS_UNDER_WAY: Final = 2
+CALL_ROWS: Final = 10_000
+"""The most rows of one call, so that a large request does not hold a shard for long."""
+PATIENCE_SECONDS: Final = 20.0
+"""How long a write waits for a shard that is being restarted."""
+
+
+class ShardGone(Exception):
+    """A call did not reach its shard, or the shard died under it; sending again is safe."""
+
+
+Call = Callable[[int, bytes], Awaitable[Appended]]
+"""(slot, encoded batch) -> the shard's answer. Raises ShardGone."""
+
+
+class Receipt(NamedTuple):
+    """What a write answers."""
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    position: Position
+    results: list[dict[str, str]]
+
+    def body(self) -> bytes:
+        """The JSON of the answer."""
+        return msgspec.json.encode(
+            {
+                "success": True,
+                "accepted": self.accepted,
+                "duplicate": self.duplicate,
+                "rejected": self.rejected,
+                "position": self.position.encode(),
+                "results": self.results,
+            }
+        )
+
+
+class _Parcel(NamedTuple):
+    rows: list[Routed]
+    answer: asyncio.Future[Appended]
+
+
+class Lane:
+    """The way to one shard."""
+
+    def __init__(self, slot: int, call: Call) -> None:
+        self._slot = slot
+        self._call = call
+        self._waiting: list[_Parcel] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def send(self, rows: list[Routed]) -> Appended:
+        """Have rows appended; the answer is about these rows alone."""
+        parcel = _Parcel(rows, asyncio.get_running_loop().create_future())
+        self._waiting.append(parcel)
+        self._start()
+        return await parcel.answer
+
+    def _start(self) -> None:
+        while self._waiting and len(self._under_way) < CALLS_UNDER_WAY:
+            parcels, size = [self._waiting.pop(0)], 0
+            size = len(parcels[0].rows)
+            while self._waiting and size + len(self._waiting[0].rows) <= CALL_ROWS:
+                parcels.append(self._waiting.pop(0))
+                size += len(parcels[-1].rows)
+            task = asyncio.create_task(self._carry(parcels))
+            self._under_way.add(task)
+            task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._start()
+
+    async def _carry(self, parcels: list[_Parcel]) -> None:
+        rows = parcels[0].rows if len(parcels) == 1 else [row for parcel in parcels for row in parcel.rows]
+        try:
+            answer = await self._call(self._slot, encode(to_batch(rows)))
+        except Exception as error:
+            for parcel in parcels:
+                if not parcel.answer.done():
+                    parcel.answer.set_exception(error)
+            return
+        start = 0
+        for parcel in parcels:
+            end = start + len(parcel.rows)
+            if not parcel.answer.done():
+                parcel.answer.set_result(answer._replace(new=answer.new[start:end]))
+            start = end
+
+
+class Intake:
+    """Takes parsed requests, one after the other or many at once."""
+
+    def __init__(self, routing: Callable[[bool], Awaitable[Routing]], call: Call) -> None:
+        self._routing = routing
+        self._call = call
+        self._lanes: dict[int, Lane] = {}
+
+    async def store(self, source: Source, parsed: Parsed, received_at: int) -> Receipt:
+        """Make every accepted record durable and every refused one a dead letter.
+
+        Raises BadRequest 429 or 503 when a shard cannot take them now.
+        """
+        routing = await self._routing(False)
+        partitions = routing.partitions
+        rows: list[Routed] = []
+        verdict_rows: list[int] = []
+        for ordinal, entry in enumerate(parsed):
+            verdict_rows.append(len(rows))
+            if isinstance(entry, Refusal):
+                rows.append(dead_letter(source, entry, ordinal, received_at, partitions))
+            else:
+                rows += route(entry, partitions)
+        new, position = await self._append(rows, routing)
+        return _receipt(parsed, verdict_rows, new, position)
+
+    async def append(self, rows: list[Routed]) -> Position:
+        """Store rows that no request brought, such as a link that is taken back; where they stand."""
+        return (await self._append(rows, await self._routing(False)))[1]
+
+    async def _append(self, rows: list[Routed], routing: Routing) -> tuple[bytearray, Position]:
+        new = bytearray(len(rows))
+        positions: dict[int, int] = {}
+        left: Sequence[int] = range(len(rows))
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        pause = 0.05
+        while left:
+            by_slot: dict[int, list[int]] = {}
+            for i in left:
+                by_slot.setdefault(routing.owners[rows[i].partition], []).append(i)
+            sends = [self._send(slot, [rows[i] for i in found]) for slot, found in by_slot.items()]
+            again: list[int] = []
+            problem = Appended("unavailable", detail="a shard is being restarted", retry_after=2.0)
+            for found, answer in zip(by_slot.values(), await asyncio.gather(*sends), strict=True):
+                if answer.status == "ok":
+                    for i, flag in zip(found, answer.new, strict=True):
+                        new[i] = flag
+                    positions |= answer.positions or {}
+                elif answer.status == "overloaded":
+                    wait = max(1, round(answer.retry_after))
+                    raise BadRequest(429, "overloaded", f"too many writes at the moment: send again in {wait} s", wait)
+                else:
+                    problem = answer
+                    again += found
+            left = again
+            if left:
+                if asyncio.get_running_loop().time() > deadline or (
+                    problem.status == "unavailable" and problem.retry_after > 2
+                ):
+                    raise BadRequest(503, "unavailable", f"{problem.detail}; send again in a few seconds", 5)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 1.0)
+                routing = await self._routing(True)
+        return new, Position(positions)
+
+    async def _send(self, slot: int, rows: list[Routed]) -> Appended:
+        lane = self._lanes.get(slot)
+        if lane is None:
+            lane = self._lanes[slot] = Lane(slot, self._call)
+        try:
+            return await lane.send(rows)
+        except ShardGone as error:
+            return Appended("gone", detail=str(error))
+
+
+def dead_letter(source: Source, refusal: Refusal, ordinal: int, received_at: int, partitions: int) -> Routed:
+    """A refused record as it is kept: whole, with its reason, under its source."""
+    key = f"d:{source}"
+    record = Record(
+        kind=Kind.DEAD_LETTER,
+        id=derived_id(source, refusal.raw, ordinal),
+        name=refusal.reason,
+        source=source,
+        event_time=received_at,
+        received_at=received_at,
+        body=_as_json(refusal.raw),
+    )
+    return Routed(partition_of(key, partitions), key, record)
+
+
+def _as_json(raw: bytes) -> bytes:
+    """Any bytes as a JSON value: themselves where they are one, else a string, else base64."""
+    try:
+        text = raw.decode()
+        msgspec.json.decode(raw)
+    except UnicodeDecodeError:
+        return msgspec.json.encode({"base64": base64.b64encode(raw).decode()})
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.json.encode(text)
+    return raw
+
+
+def _receipt(parsed: Parsed, verdict_rows: Sequence[int], new: bytearray, position: Position) -> Receipt:
+    results: list[dict[str, str]] = []
+    accepted = duplicate = rejected = 0
+    for entry, row in zip(parsed, verdict_rows, strict=True):
+        if isinstance(entry, Refusal):
+            rejected += 1
+            results.append({"id": entry.id or "", "status": "rejected", "reason": entry.reason})
+        elif new[row]:
+            accepted += 1
+        else:
+            duplicate += 1
+            results.append({"id": entry.id, "status": "duplicate", "reason": "duplicate: this id is stored already"})
+    return Receipt(accepted, duplicate, rejected, position, results)

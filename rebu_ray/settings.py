@@ -1,0 +1,107 @@
+"""Every setting of the platform, in one place: the only reader of environment variables.
+
+Each field is set by the environment variable ``REBU_`` + its name in capitals; options of the command
+line win over the environment. Settings travel to actors as they are, so a cluster needs them only where
+the platform is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message names it and says what would do."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one platform."""
+
+    data_dir: str = ".rebu"
+    """Folder of keys, journal, lake and the embedded Redis, where these are not elsewhere."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    shards: int = 2
+    """Shard actors; each owns a range of partitions."""
+    partitions: int = 16
+    """Partitions of a new data directory; an old one keeps what it began with. 256 suit a cluster."""
+    redis_url: str = ""
+    """redis://, rediss:// or unix:// of a Redis or Valkey; empty: the embedded one."""
+    journal_uri: str = ""
+    """Folder or pyarrow.fs URI of the journal; empty: DATA_DIR/journal."""
+    lake_uri: str = ""
+    """Folder or pyarrow.fs URI of the lake; empty: DATA_DIR/lake."""
+    appdb_url: str = ""
+    """postgresql:// or sqlite:/// of the application database."""
+    write_key: str = ""
+    read_key: str = ""
+    admin_key: str = ""
+    flush_seconds: float = 60.0
+    """How long rows stay in the journal before they move to the lake."""
+    flush_bytes: int = 64 * 1024 * 1024
+    """How many bytes of rows a shard lets gather in the journal before they move to the lake."""
+    hot_events: int = 5_000
+    """How many of a user's newest events Redis keeps; older ones are read from the lake."""
+    hot_days: float = 30.0
+    """After how many days without a new event a user's history is read from the lake alone."""
+    max_replicas: int = 2
+    """Upper bound of each autoscaled deployment."""
+    queue_bytes: int = 64 * 1024 * 1024
+    """Bytes of rows that may wait for one shard before writes are refused with 429."""
+    read_wait_seconds: float = 5.0
+    """How long a read waits for its `min_position`."""
+
+    @property
+    def journal(self) -> str:
+        """Where the journal is."""
+        return self.journal_uri or str(Path(self.data_dir) / "journal")
+
+    @property
+    def lake(self) -> str:
+        """Where the lake is."""
+        return self.lake_uri or str(Path(self.data_dir) / "lake")
+
+
+def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
+    """Settings from the environment, overridden by every option that is not None.
+
+    Raises SettingsError for a value of the wrong form or out of range.
+    """
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for field in Settings.__struct_fields__:
+        text = env.get(f"REBU_{field.upper()}")
+        if text not in (None, ""):
+            values[field] = text
+    values |= {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"setting {error}: correct the REBU_* variable or the option of that name") from error
+    for name, low, high in (
+        ("shards", 1, 1000),
+        ("partitions", 1, 4096),
+        ("port", 1, 65535),
+        ("max_replicas", 1, 10_000),
+        ("hot_events", 1, 10_000_000),
+    ):
+        if not low <= getattr(settings, name) <= high:
+            raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
+    if settings.flush_seconds <= 0 or settings.hot_days <= 0 or settings.read_wait_seconds < 0:
+        raise SettingsError("flush_seconds and hot_days must be above 0, and read_wait_seconds not below")
+    return msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).expanduser().absolute()))
+
+
+def ray_address(environ: Mapping[str, str] | None = None) -> str:
+    """The Ray cluster to join (RAY_ADDRESS); empty where a local one is to be started."""
+    return (os.environ if environ is None else environ).get("RAY_ADDRESS", "")
+
+
+def client_url(environ: Mapping[str, str] | None = None) -> str:
+    """The running platform that commands talk to (REBU_URL); empty where the data dir tells."""
+    return (os.environ if environ is None else environ).get("REBU_URL", "")

@@ -1,0 +1,62 @@
+"""From the journal to the lake: what a Ray task does with a shard's sealed segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rebu_ray.store.journal import Journal, SegmentName, unpack
+from rebu_ray.store.lake import DataFile, Lake, Manifest, first_of_each
+from rebu_ray.store.rows import ROWS
+
+_SMALL_BYTES: Final = 16 * 1024 * 1024
+_SMALL_FILES: Final = 8
+"""So many small files of a partition are merged into one at the next flush."""
+
+
+class Flushed(NamedTuple):
+    """The outcome for one partition: its files from now on, those replaced, what is covered, what was written to."""
+
+    partition: int
+    files: tuple[DataFile, ...]
+    replaced: tuple[DataFile, ...]
+    covered_seq: int
+    streams: tuple[str, ...]
+
+
+def flush(
+    journal: Journal, lake: Lake, segments: Sequence[SegmentName], manifests: dict[int, Manifest]
+) -> list[Flushed]:
+    """Write the rows of `segments` that the manifests do not cover, one file a partition. Commits nothing.
+
+    Running it twice with the same manifests writes the same rows; only the owner's commit makes them count.
+    """
+    gathered: dict[int, list[pa.RecordBatch]] = {}
+    for segment in segments:
+        for frame in unpack(journal.read(segment), str(segment)):
+            rows: pa.RecordBatch | None = None
+            start = 0
+            for span in frame.header.spans:
+                manifest = manifests.get(span.partition)
+                if manifest is not None and span.first_seq + span.count - 1 > manifest.covered_seq:
+                    rows = rows if rows is not None else frame.rows()
+                    gathered.setdefault(span.partition, []).append(rows.slice(start, span.count))
+                start += span.count
+    return [_flush_partition(lake, p, manifests[p], batches) for p, batches in sorted(gathered.items())]
+
+
+def _flush_partition(lake: Lake, partition: int, manifest: Manifest, batches: list[pa.RecordBatch]) -> Flushed:
+    rows = pa.Table.from_batches(batches, ROWS)
+    rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
+    covered_seq = pc.max(rows["seq"]).as_py()
+    streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:")))
+    small = tuple(f for f in manifest.files if f.bytes < _SMALL_BYTES)
+    replaced = small if len(small) >= _SMALL_FILES else ()
+    if replaced:
+        rows = first_of_each(pa.concat_tables([lake.read(partition, replaced).cast(ROWS), rows]))
+    written = lake.write(partition, rows, manifest.version + 1)
+    kept = tuple(f for f in manifest.files if f not in replaced)
+    return Flushed(partition, (*kept, written), replaced, covered_seq, streams)

@@ -1,0 +1,307 @@
+"""The index: what answers need, in Redis, in the bytes that answers send. Rebuilt from journal and lake at any time.
+
+Every key carries its partition as a hash tag, so that a partition's keys share a slot of a Redis Cluster:
+
+    rebu{P}h:STREAM     sorted set of members (see member.py): the history of a stream
+    rebu{P}l:ANON       sorted set of (time, received, user): which users an anonymous id was identified as
+    rebu{P}x:ANON       hash user -> received_at of the last time the link was taken back
+    rebu{P}i:USER       set of the anonymous ids that were ever identified as the user
+    rebu{P}t:USER       sorted set of (time, id, traits): what identify calls said about the user
+    rebu{P}f:STREAM     place below which a stream's rows may be in the lake only
+    rebu{P}q            sorted set stream -> when it was last written to (ms), for eviction
+    rebu{P}pos          format:sequence number up to which the partition's journal is indexed, with ":behind"
+                        while the index is known to lack something
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import hiredis
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import redis
+
+from rebu_ray.records import HISTORY_KINDS, Kind
+from rebu_ray.store.member import INDEX_FORMAT, Codec, members, place, split, time_place
+from rebu_ray.store.rows import partition_of
+
+Command = tuple[bytes | str | int, ...]
+Client = Any
+"""A redis-py client that answers bytes; its own types are those of every option at once."""
+
+UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.exceptions.ResponseError)
+"""What a Redis that is away, loading, full or read-only raises."""
+
+_SHOWN: Final = pa.array([str(k) for k in HISTORY_KINDS])
+
+
+def history_key(partition: int, stream: str) -> bytes:
+    return b"rebu{%d}h:" % partition + stream.encode()
+
+
+def links_key(partition: int, anonymous_id: str) -> bytes:
+    return b"rebu{%d}l:" % partition + anonymous_id.encode()
+
+
+def unlinks_key(partition: int, anonymous_id: str) -> bytes:
+    return b"rebu{%d}x:" % partition + anonymous_id.encode()
+
+
+def anonymous_key(partition: int, user_id: str) -> bytes:
+    return b"rebu{%d}i:" % partition + user_id.encode()
+
+
+def traits_key(partition: int, user_id: str) -> bytes:
+    return b"rebu{%d}t:" % partition + user_id.encode()
+
+
+def floor_key(partition: int, stream: str) -> bytes:
+    return b"rebu{%d}f:" % partition + stream.encode()
+
+
+def quiet_key(partition: int) -> bytes:
+    return b"rebu{%d}q" % partition
+
+
+def position_key(partition: int) -> bytes:
+    return b"rebu{%d}pos" % partition
+
+
+def watch_channel(partition: int, stream: str) -> bytes:
+    return b"rebu{%d}w:" % partition + stream.encode()
+
+
+def position_value(seq: int, behind: bool = False) -> bytes:
+    return b"%d:%d%s" % (INDEX_FORMAT, seq, b":behind" if behind else b"")
+
+
+class Position(NamedTuple):
+    """How far a partition is indexed, and whether rows up to there may be missing."""
+
+    seq: int
+    behind: bool
+
+
+def parse_position(value: bytes | None) -> Position | None:
+    """What `position_value` wrote; None where the partition has no index of this format."""
+    if value is None:
+        return None
+    form, seq, *behind = value.split(b":")
+    return Position(int(seq), bool(behind)) if int(form) == INDEX_FORMAT else None
+
+
+def link_member(event_time: int, received_at: int, user_id: str) -> bytes:
+    return struct.pack(">qq", event_time, received_at) + user_id.encode()
+
+
+def parse_link(member: bytes) -> tuple[int, int, str]:
+    """(event time, received at, user) of a link."""
+    event_time, received_at = struct.unpack_from(">qq", member)
+    return event_time, received_at, member[16:].decode()
+
+
+_NOTHING: Final = msgspec.Raw(b"")
+
+
+class _Message(msgspec.Struct):
+    type: msgspec.Raw = _NOTHING
+    traits: msgspec.Raw = _NOTHING
+    context: msgspec.Raw = _NOTHING
+
+
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
+
+
+def commands(
+    batch: pa.RecordBatch, partitions: int, codec: Codec, watched: frozenset[str] = frozenset()
+) -> list[Command]:
+    """The Redis commands that index a batch of `ROWS`: applying them twice changes nothing.
+
+    Rows of streams in `watched` are published as well. Request and nameless streams answer no question and
+    are left out.
+    """
+    shown = pc.and_(
+        pc.is_in(batch["kind"], value_set=_SHOWN),
+        pc.or_(pc.starts_with(batch["key"], "u:"), pc.starts_with(batch["key"], "a:")),
+    )
+    dead = pc.equal(batch["kind"], Kind.DEAD_LETTER)
+    out: list[Command] = []
+    for mask in (shown, dead):
+        chosen = batch.filter(mask)
+        if chosen.num_rows:
+            out += _history(chosen, codec, watched)
+    steering = batch.filter(
+        pc.or_(
+            pc.is_valid(batch["links"]),
+            pc.and_(pc.equal(batch["name"], "identify"), pc.is_valid(batch["user_id"])),
+        )
+    )
+    for row in steering.to_pylist():
+        out += _person(row, partitions)
+    return out
+
+
+def _history(batch: pa.RecordBatch, codec: Codec, watched: frozenset[str]) -> list[Command]:
+    grouped: dict[tuple[int, str], list[bytes | str]] = {}
+    for partition, key, member in zip(
+        batch["partition"].to_pylist(), batch["key"].to_pylist(), members(batch, codec), strict=True
+    ):
+        command = grouped.get((partition, key))
+        if command is None:
+            grouped[partition, key] = command = ["ZADD", history_key(partition, key)]
+        command += (b"0", member)
+    out: list[Command] = [tuple(command) for command in grouped.values()]
+    if watched:
+        followed = [
+            (partition, split(member).seq, key, member)
+            for (partition, key), command in grouped.items()
+            if key in watched
+            for member in command[3::2]
+            if isinstance(member, bytes)
+        ]
+        # In the order of the journal: a follower takes a lower number for something it has had.
+        out += [("PUBLISH", watch_channel(partition, key), member) for partition, _, key, member in sorted(followed)]
+    return out
+
+
+def _person(row: dict[str, Any], partitions: int) -> list[Command]:
+    out: list[Command] = []
+    user: str | None = row["user_id"]
+    anonymous: str | None = row["links"]
+    if user is None:
+        return out
+    if anonymous is not None:
+        theirs = partition_of(f"a:{anonymous}", partitions)
+        if row["kind"] == Kind.UNLINK:
+            out.append(("HSET", unlinks_key(theirs, anonymous), user, row["received_at"]))
+            return out
+        member = link_member(row["event_time"], row["received_at"], user)
+        out.append(("ZADD", links_key(theirs, anonymous), b"0", member))
+        out.append(("SADD", anonymous_key(row["partition"], user), anonymous))
+    if row["kind"] == Kind.APP_EVENT and row["name"] == "identify":
+        traits = _traits(row["body"])
+        if traits:
+            said = place(row["event_time"], row["id"]) + b"\0" + traits
+            out.append(("ZADD", traits_key(row["partition"], user), b"0", said))
+    return out
+
+
+def position_commands(positions: dict[int, int], behind: bool = False) -> list[Command]:
+    """The commands that say how far partitions are indexed; to be sent after the rows themselves."""
+    return [("SET", position_key(p), position_value(seq, behind)) for p, seq in positions.items()]
+
+
+def _traits(body: bytes) -> bytes:
+    """The traits of an identify message, at its top or in its context; empty where it has none."""
+    message = _MESSAGE.decode(body)
+    if bytes(message.type) != b'"identify"':
+        return b""
+    if bytes(message.traits)[:1] == b"{":
+        return bytes(message.traits)
+    if bytes(message.context)[:1] == b"{":
+        context = bytes(_MESSAGE.decode(message.context).traits)
+        return context if context[:1] == b"{" else b""
+    return b""
+
+
+class Index:
+    """A connection to Redis for one writer; its calls block. Raises one of `UNAVAILABLE` when Redis is not there."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Client = redis.Redis.from_url(
+            url, socket_timeout=10, socket_connect_timeout=2, health_check_interval=0, protocol=2
+        )
+        self._connection: Any = None
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send many commands at once and check every reply."""
+        if not commands:
+            return
+        if self._connection is None:
+            self._connection = self.redis.connection_pool.get_connection()
+        connection = self._connection
+        failed: redis.ResponseError | None = None
+        try:
+            packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+            connection.send_packed_command([packed])
+            for _ in commands:
+                try:
+                    connection.read_response()
+                except redis.ResponseError as error:
+                    failed = error
+        except BaseException:
+            connection.disconnect()
+            raise
+        if failed is not None:
+            raise failed
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, Position | None]:
+        """How far each partition is indexed; None where it has to be rebuilt."""
+        wanted = list(partitions)
+        pipe = self.redis.pipeline(transaction=False)
+        for partition in wanted:
+            pipe.get(position_key(partition))
+        return {p: parse_position(value) for p, value in zip(wanted, pipe.execute(), strict=True)}
+
+    def set_positions(self, positions: dict[int, int], behind: bool = False) -> None:
+        self.send(position_commands(positions, behind))
+
+    def clear(self, partition: int) -> None:
+        """Remove every key of a partition, its position first, so that no reader trusts what is left."""
+        self.redis.delete(position_key(partition))
+        found: list[bytes] = []
+        for key in self.redis.scan_iter(match=b"rebu{%d}*" % partition, count=1000):
+            found.append(key)
+            if len(found) == 1000:
+                self.redis.unlink(*found)
+                found.clear()
+        if found:
+            self.redis.unlink(*found)
+
+    def settle(self, partition: int, streams: Sequence[str], below: int, keep: int, now: int) -> int:
+        """Note that streams were written, and drop what each holds beyond its newest `keep` members.
+
+        Only members with an event time before `below` (ms) go: the caller knows that the lake has those.
+        Answers how many went.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        for stream in streams:
+            pipe.zadd(quiet_key(partition), {stream: now}, gt=True)
+            pipe.zcard(history_key(partition, stream))
+        sizes = pipe.execute()[1::2]
+        gone = 0
+        for stream, size in zip(streams, sizes, strict=True):
+            if size > keep:
+                edge = self.redis.zrange(history_key(partition, stream), size - keep, size - keep)
+                if edge:
+                    gone += self._drop(partition, stream, min(edge[0][:8], time_place(below)))
+        return gone
+
+    def evict(self, partition: int, below: int, quiet_since: int, limit: int = 1000) -> int:
+        """Drop the members of streams that nothing was written to since `quiet_since` (ms); how many went.
+
+        As with `settle`, only members with an event time before `below` go.
+        """
+        quiet = self.redis.zrange(quiet_key(partition), "-inf", quiet_since, byscore=True, offset=0, num=limit)
+        gone = 0
+        for stream in quiet:
+            gone += self._drop(partition, stream.decode(), time_place(below))
+            self.redis.zrem(quiet_key(partition), stream)
+        return gone
+
+    def _drop(self, partition: int, stream: str, floor: bytes) -> int:
+        """Forget a stream's members below a place. The floor goes first: from then on readers ask the lake too."""
+        known = self.redis.get(floor_key(partition, stream))
+        if known is None or known < floor:
+            self.redis.set(floor_key(partition, stream), floor)
+        return int(self.redis.zremrangebylex(history_key(partition, stream), b"-", b"(" + floor))
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self.redis.connection_pool.release(self._connection)
+            self._connection = None
+        self.redis.close()

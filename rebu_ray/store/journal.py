@@ -1,0 +1,355 @@
+"""The journal: what is on disk here has been acknowledged, and nothing else is the truth.
+
+A shard writes one sequence of segments, each named by its owner's slot, the owner's epoch and a number.
+A segment is a row of frames; a frame is one group commit:
+
+    magic (4) | header length (4) | payload length (4) | CRC-32 of header and payload (4) | header | payload
+
+The header (msgpack) says which rows of which partitions the payload (Arrow, `WIRE`) holds, and with which
+sequence numbers. A segment that ends inside a frame was torn by a crash before its acknowledgement: the
+torn bytes are dropped. A damaged frame with sound ones behind it is damage, and raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from rebu_ray.store.rows import decode, with_seq
+
+FORMAT: Final = 1
+_MAGIC: Final = b"RBJ1"
+_HEAD: Final = struct.Struct(">4sIII")
+_SEGMENT: Final = re.compile(r"^(\d{3})-(\d{6})-(\d{8})\.seg$")
+_EPOCH: Final = re.compile(r"^(\d{3})-(\d{6})\.epoch$")
+_FENCE: Final = re.compile(r"^(\d{3})-(\d{6})\.fence$")
+
+
+class JournalError(Exception):
+    """The journal cannot be trusted or written."""
+
+
+class JournalCorrupt(JournalError):
+    """A frame in the middle of a segment fails its checksum."""
+
+
+class StaleOwner(JournalError):
+    """A later epoch of this slot exists: this owner must not acknowledge anything more."""
+
+
+class Span(msgspec.Struct, array_like=True):
+    """A run of one partition's rows in a frame."""
+
+    partition: int
+    first_seq: int
+    count: int
+
+
+class Header(msgspec.Struct):
+    """What a frame holds: its rows lie partition after partition, in the order of `spans`."""
+
+    v: int
+    epoch: int
+    committed_at: int
+    spans: list[Span]
+
+
+class Frame(NamedTuple):
+    """A frame as read back."""
+
+    header: Header
+    payload: bytes
+
+    def rows(self) -> pa.RecordBatch:
+        """All rows of the frame, as `ROWS`."""
+        seqs = [s for span in self.header.spans for s in range(span.first_seq, span.first_seq + span.count)]
+        return with_seq(decode(self.payload), pa.array(seqs, pa.int64()))
+
+
+class SegmentName(NamedTuple):
+    """slot, epoch and number of a segment; sorts in the order in which an owner writes."""
+
+    slot: int
+    epoch: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.slot:03d}-{self.epoch:06d}-{self.number:08d}.seg"
+
+    @classmethod
+    def parse(cls, text: str) -> SegmentName | None:
+        found = _SEGMENT.match(text)
+        return cls(*map(int, found.groups())) if found else None
+
+
+def pack(header: Header, payload: bytes) -> bytes:
+    """The bytes of a frame."""
+    head = msgspec.msgpack.encode(header)
+    crc = zlib.crc32(payload, zlib.crc32(head))
+    return b"".join((_HEAD.pack(_MAGIC, len(head), len(payload), crc), head, payload))
+
+
+def unpack(data: bytes, where: str = "segment") -> Iterator[Frame]:
+    """The frames of a segment's bytes; a torn end is left out. Raises JournalCorrupt for damage before the end."""
+    at = 0
+    while at < len(data):
+        frame, end = _frame(data, at)
+        if frame is None:
+            following = data.find(_MAGIC, at + 1)
+            while following != -1:
+                if _frame(data, following)[0] is not None:
+                    raise JournalCorrupt(f"{where}: damaged frame at byte {at}; sound data follows at byte {following}")
+                following = data.find(_MAGIC, following + 1)
+            return
+        yield frame
+        at = end
+
+
+def _frame(data: bytes, at: int) -> tuple[Frame | None, int]:
+    if at + _HEAD.size > len(data):
+        return None, at
+    magic, head_len, payload_len, crc = _HEAD.unpack_from(data, at)
+    start, end = at + _HEAD.size, at + _HEAD.size + head_len + payload_len
+    if magic != _MAGIC or end > len(data):
+        return None, at
+    head, payload = data[start : start + head_len], data[start + head_len : end]
+    if zlib.crc32(payload, zlib.crc32(head)) != crc:
+        return None, at
+    header = msgspec.msgpack.decode(head, type=Header)
+    if header.v != FORMAT:
+        raise JournalError(
+            f"journal format {header.v} is not known to this version of Rebu: start the version that wrote it"
+        )
+    return Frame(header, payload), end
+
+
+class Journal(Protocol):
+    """Where segments are kept. Every call blocks; `append` returns when the bytes are durable."""
+
+    def claim(self, slot: int) -> int:
+        """Become the owner of a slot: a new epoch, larger than all before, that no one else gets."""
+
+    def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
+        """Make a frame durable; the segment that holds it. Raises StaleOwner when a later epoch exists."""
+
+    def roll(self) -> None:
+        """Seal the open segment: the next append begins a new one."""
+
+    def segments(self) -> list[SegmentName]:
+        """All segments, oldest epoch first."""
+
+    def read(self, segment: SegmentName) -> bytes:
+        """The bytes of a segment. Raises FileNotFoundError where it has been removed."""
+
+    def remove(self, segment: SegmentName) -> None:
+        """Remove a segment whose rows are all in the lake."""
+
+    def slots(self) -> set[int]:
+        """Every slot that ever had an owner here."""
+
+    def close(self) -> None:
+        """Let go of open files."""
+
+
+def open_journal(uri: str) -> Journal:
+    """The journal at a local folder or at any `pyarrow.fs` URI (``s3://bucket/prefix``)."""
+    if "://" not in uri or uri.startswith("file://"):
+        return DirectoryJournal(uri.removeprefix("file://"))
+    return ObjectJournal(uri)
+
+
+class DirectoryJournal:
+    """Segments as files of a local folder, appended to and fsynced."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        os.makedirs(folder, exist_ok=True)
+        self._file: int | None = None
+        self._open: SegmentName | None = None
+        self._number = 0
+
+    def claim(self, slot: int) -> int:
+        epoch = max(self._epochs(slot), default=0) + 1
+        while not self._create(self._epoch_path(slot, epoch)):
+            epoch += 1
+        for older in self._epochs(slot):
+            if older < epoch:
+                with contextlib.suppress(FileNotFoundError):  # another claimant was quicker
+                    os.unlink(self._epoch_path(slot, older))
+        # From here on older owners are refused. What they made durable until now counts, later bytes do not.
+        sizes = {str(n): os.path.getsize(self._path(n)) for n in self._names() if n.slot == slot and n.epoch < epoch}
+        fence = self._path(f"{slot:03d}-{epoch:06d}.fence")
+        with open(fence + ".new", "wb") as file:
+            file.write(msgspec.msgpack.encode(sizes))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(fence + ".new", fence)
+        self._sync_folder()
+        return epoch
+
+    def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
+        if self._file is None or self._open is None:
+            self._number += 1
+            self._open = SegmentName(slot, epoch, self._number)
+            path = self._path(self._open)
+            self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+            self._sync_folder()
+        size = os.fstat(self._file).st_size
+        try:
+            written = 0
+            while written < len(frame):
+                written += os.write(self._file, frame[written:] if written else frame)
+            os.fdatasync(self._file)
+        except OSError as error:
+            # A frame that is only partly there must not be followed by a sound one, nor may a file be
+            # trusted whose sync failed once.
+            os.ftruncate(self._file, size)
+            self.roll()
+            raise JournalError(f"journal {self._folder}: {error.strerror}") from error
+        # Looked at after the write: an owner that claims later reads what this one has just made durable.
+        if not os.path.exists(self._epoch_path(slot, epoch)):
+            raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")
+        return self._open
+
+    def roll(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = self._open = None
+
+    def segments(self) -> list[SegmentName]:
+        return sorted(self._names(), key=lambda n: (n.epoch, n.slot, n.number))
+
+    def read(self, segment: SegmentName) -> bytes:
+        limit = self._fenced_at(segment)
+        with open(self._path(segment), "rb") as file:
+            return file.read(-1 if limit is None else limit)
+
+    def remove(self, segment: SegmentName) -> None:
+        os.unlink(self._path(segment))
+        left = {n.epoch for n in self._names() if n.slot == segment.slot}
+        for epoch in self._fences(segment.slot):
+            if epoch < max(self._epochs(segment.slot), default=0) and not any(e < epoch for e in left):
+                os.unlink(self._path(f"{segment.slot:03d}-{epoch:06d}.fence"))
+
+    def close(self) -> None:
+        self.roll()
+
+    def slots(self) -> set[int]:
+        """Every slot that ever had an owner here."""
+        return {int(m[1]) for m in map(_EPOCH.match, os.listdir(self._folder)) if m}
+
+    def _fenced_at(self, segment: SegmentName) -> int | None:
+        later = [epoch for epoch in self._fences(segment.slot) if epoch > segment.epoch]
+        if not later:
+            return None
+        with open(self._path(f"{segment.slot:03d}-{min(later):06d}.fence"), "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=dict[str, int]).get(str(segment), 0)
+
+    def _names(self) -> list[SegmentName]:
+        return [name for name in map(SegmentName.parse, os.listdir(self._folder)) if name]
+
+    def _epochs(self, slot: int) -> list[int]:
+        return [int(m[2]) for m in map(_EPOCH.match, os.listdir(self._folder)) if m and int(m[1]) == slot]
+
+    def _fences(self, slot: int) -> list[int]:
+        return [int(m[2]) for m in map(_FENCE.match, os.listdir(self._folder)) if m and int(m[1]) == slot]
+
+    def _path(self, name: SegmentName | str) -> str:
+        return os.path.join(self._folder, str(name))
+
+    def _epoch_path(self, slot: int, epoch: int) -> str:
+        return self._path(f"{slot:03d}-{epoch:06d}.epoch")
+
+    def _create(self, path: str) -> bool:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        self._sync_folder()
+        return True
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class ObjectJournal:
+    """Segments as objects of a store that `pyarrow.fs` reaches: a frame an object, durable when the put returns."""
+
+    def __init__(self, uri: str) -> None:
+        self._fs, self._root = pafs.FileSystem.from_uri(uri)
+        self._fs.create_dir(self._root, recursive=True)
+        self._number = 0
+
+    def claim(self, slot: int) -> int:
+        epoch = max(self._epochs(slot), default=0) + 1
+        self._put(f"{slot:03d}-{epoch:06d}.epoch", b"")
+        names = {str(n): 1 for n in self.segments() if n.slot == slot and n.epoch < epoch}
+        self._put(f"{slot:03d}-{epoch:06d}.fence", msgspec.msgpack.encode(names))
+        return epoch
+
+    def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
+        self._number += 1
+        name = SegmentName(slot, epoch, self._number)
+        try:
+            self._put(str(name), frame)
+        except OSError as error:
+            raise JournalError(f"journal {self._root}: {error}") from error
+        if max(self._epochs(slot), default=epoch) > epoch:
+            raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")
+        return name
+
+    def roll(self) -> None:
+        """Every object is sealed already."""
+
+    def segments(self) -> list[SegmentName]:
+        names = [n for n in map(SegmentName.parse, self._names()) if n]
+        return sorted(names, key=lambda n: (n.epoch, n.slot, n.number))
+
+    def read(self, segment: SegmentName) -> bytes:
+        later = [e for e in self._numbers(_FENCE, segment.slot) if e > segment.epoch]
+        if later:
+            fence = self._get(f"{segment.slot:03d}-{min(later):06d}.fence")
+            if str(segment) not in msgspec.msgpack.decode(fence, type=dict[str, int]):
+                return b""
+        return self._get(str(segment))
+
+    def remove(self, segment: SegmentName) -> None:
+        self._fs.delete_file(f"{self._root}/{segment}")
+
+    def slots(self) -> set[int]:
+        """Every slot that ever had an owner here."""
+        return {int(m[1]) for m in map(_EPOCH.match, self._names()) if m}
+
+    def close(self) -> None:
+        """No file stays open."""
+
+    def _names(self) -> list[str]:
+        return [PurePosixPath(i.path).name for i in self._fs.get_file_info(pafs.FileSelector(self._root))]
+
+    def _epochs(self, slot: int) -> list[int]:
+        return self._numbers(_EPOCH, slot)
+
+    def _numbers(self, pattern: re.Pattern[str], slot: int) -> list[int]:
+        return [int(m[2]) for m in map(pattern.match, self._names()) if m and int(m[1]) == slot]
+
+    def _put(self, name: str, data: bytes) -> None:
+        with self._fs.open_output_stream(f"{self._root}/{name}") as out:
+            out.write(data)
+
+    def _get(self, name: str) -> bytes:
+        with self._fs.open_input_stream(f"{self._root}/{name}") as file:
+            return bytes(file.read())

@@ -1,0 +1,217 @@
+"""The lake: sealed journal segments as Parquet, a folder a partition, on local disk or any `pyarrow.fs` URI.
+
+    partition=0007/{first_seq}-{last_seq}-{version}.parquet     rows of `ROWS`, sorted by (key, event time, id)
+    partition=0007/manifest-{version}.msgpack         which files count, and up to which seq
+
+Only the owner of a partition commits its manifests; a file that no manifest names does not exist. A
+manifest is written beside the last one, whole, and the highest version wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from rebu_ray.store.member import place, place_time
+from rebu_ray.store.rows import ROWS
+
+FORMAT: Final = 1
+_MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
+_KEPT_MANIFESTS: Final = 3
+_ROW_GROUP: Final = 32_768
+
+
+class LakeError(Exception):
+    """The lake cannot be read or written."""
+
+
+class DataFile(msgspec.Struct, frozen=True):
+    """A Parquet file of one partition. Times are ms; bounds are inclusive."""
+
+    name: str
+    rows: int
+    bytes: int
+    first_seq: int
+    last_seq: int
+    min_event_time: int
+    max_event_time: int
+    min_received_at: int
+    max_received_at: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The files of a partition that count; every row up to `covered_seq` is in one of them."""
+
+    v: int = FORMAT
+    version: int = 0
+    covered_seq: int = 0
+    files: tuple[DataFile, ...] = ()
+
+
+class Lake:
+    """The Parquet files of all partitions. Calls block."""
+
+    def __init__(self, uri: str) -> None:
+        if "://" in uri:
+            self._fs, self._root = pafs.FileSystem.from_uri(uri)
+        else:
+            self._fs, self._root = pafs.LocalFileSystem(), uri
+        self._fs.create_dir(self._root, recursive=True)
+
+    def folder(self, partition: int) -> str:
+        return f"{self._root}/partition={partition:04d}"
+
+    def manifest(self, partition: int) -> Manifest:
+        """The newest manifest of a partition; an empty one where there is none yet."""
+        versions = self._versions(partition)
+        while versions:
+            try:
+                with self._fs.open_input_stream(self._manifest_path(partition, versions[-1])) as file:
+                    found = msgspec.msgpack.decode(file.read(), type=Manifest)
+            except FileNotFoundError:  # pruned by its owner while we looked
+                versions = self._versions(partition)
+                continue
+            if found.v != FORMAT:
+                raise LakeError(f"lake format {found.v} is not known to this version of Rebu")
+            return found
+        return Manifest()
+
+    def write(self, partition: int, rows: pa.Table, version: int) -> DataFile:
+        """Write rows (any order, all of one partition) as one file, which counts once manifest `version` names it."""
+        rows = rows.sort_by([("key", "ascending"), ("event_time", "ascending"), ("id", "ascending")])
+        seq, event, received = (pc.min_max(rows[c]).as_py() for c in ("seq", "event_time", "received_at"))
+        name = f"{seq['min']:012d}-{seq['max']:012d}-{version:010d}.parquet"
+        self._fs.create_dir(self.folder(partition), recursive=True)
+        path = f"{self.folder(partition)}/{name}"
+        pq.write_table(
+            rows,
+            path,
+            filesystem=self._fs,
+            compression="zstd",
+            row_group_size=_ROW_GROUP,
+            use_dictionary=["key", "kind", "name", "source", "user_id", "matched_by"],
+            write_statistics=True,
+        )
+        return DataFile(
+            name=name,
+            rows=rows.num_rows,
+            bytes=self._fs.get_file_info(path).size,
+            first_seq=seq["min"],
+            last_seq=seq["max"],
+            min_event_time=event["min"],
+            max_event_time=event["max"],
+            min_received_at=received["min"],
+            max_received_at=received["max"],
+        )
+
+    def commit(self, partition: int, before: Manifest, files: Sequence[DataFile], covered_seq: int) -> Manifest:
+        """Make `files` the partition's, covering the journal up to `covered_seq`. Only for the partition's owner."""
+        after = Manifest(version=before.version + 1, covered_seq=covered_seq, files=tuple(files))
+        self._fs.create_dir(self.folder(partition), recursive=True)
+        path = self._manifest_path(partition, after.version)
+        with self._fs.open_output_stream(path + ".new") as out:
+            out.write(msgspec.msgpack.encode(after))
+        self._fs.move(path + ".new", path)
+        for version in self._versions(partition)[:-_KEPT_MANIFESTS]:
+            self._fs.delete_file(self._manifest_path(partition, version))
+        return after
+
+    def remove(self, partition: int, files: Sequence[DataFile]) -> None:
+        """Delete files that no manifest names any more."""
+        for file in files:
+            self._fs.delete_file(f"{self.folder(partition)}/{file.name}")
+
+    def read(self, partition: int, files: Sequence[DataFile], columns: list[str] | None = None) -> pa.Table:
+        """The rows of files, whole."""
+        tables = [
+            pq.read_table(f"{self.folder(partition)}/{f.name}", filesystem=self._fs, columns=columns) for f in files
+        ]
+        if not tables:
+            schema = ROWS if columns is None else pa.schema([ROWS.field(c) for c in columns])
+            return schema.empty_table()
+        return pa.concat_tables(tables)
+
+    def page(
+        self, partition: int, key: str, low: bytes, high: bytes, descending: bool, limit: int, files: Sequence[DataFile]
+    ) -> pa.Table:
+        """The first `limit` rows of a stream with low <= place < high, in the order asked for, each id once.
+
+        Row groups are visited from the end where the page begins, and no further than it reaches: a page
+        of a stream with a million rows costs a few row groups.
+        """
+        first, last = place_time(low), place_time(high)
+        groups = []
+        for file in files:
+            if file.min_event_time > last or file.max_event_time < first:
+                continue
+            parquet = pq.ParquetFile(f"{self.folder(partition)}/{file.name}", filesystem=self._fs)
+            groups += [
+                (bounds, parquet, i)
+                for i in range(parquet.num_row_groups)
+                if (bounds := _bounds(parquet, i, key, first, last)) is not None
+            ]
+        groups.sort(key=lambda g: g[0][1] if descending else g[0][0], reverse=descending)
+        found = ROWS.empty_table()
+        for n, (_, parquet, i) in enumerate(groups):
+            rows = parquet.read_row_group(i)
+            rows = rows.filter(
+                pc.and_(
+                    pc.equal(rows["key"], key),
+                    pc.and_(pc.greater_equal(rows["event_time"], first), pc.less_equal(rows["event_time"], last)),
+                )
+            )
+            found = _within(pa.concat_tables([found, rows.cast(ROWS)]), low, high, descending)
+            if found.num_rows >= limit and n + 1 < len(groups):
+                edge = found["event_time"][limit - 1].as_py()
+                following = groups[n + 1][0]
+                if (following[1] < edge) if descending else (following[0] > edge):
+                    break
+        return found.slice(0, limit)
+
+    def _versions(self, partition: int) -> list[int]:
+        selector = pafs.FileSelector(self.folder(partition), allow_not_found=True)
+        found = (_MANIFEST.search(info.path) for info in self._fs.get_file_info(selector))
+        return sorted(int(m[1]) for m in found if m)
+
+    def _manifest_path(self, partition: int, version: int) -> str:
+        return f"{self.folder(partition)}/manifest-{version:010d}.msgpack"
+
+
+def _bounds(parquet: pq.ParquetFile, group: int, key: str, first: int, last: int) -> tuple[int, int] | None:
+    """The event times that a row group may hold of a stream; None where it holds none in [first, last]."""
+    meta = parquet.metadata.row_group(group)
+    columns = {meta.column(c).path_in_schema: meta.column(c).statistics for c in range(meta.num_columns)}
+    keys, times = columns["key"], columns["event_time"]
+    if keys is not None and keys.has_min_max and not keys.min <= key <= keys.max:
+        return None
+    if times is None or not times.has_min_max:
+        return first, last
+    if times.min > last or times.max < first:
+        return None
+    return times.min, times.max
+
+
+def _within(rows: pa.Table, low: bytes, high: bytes, descending: bool) -> pa.Table:
+    """Rows of one stream in the order of their places, each id once, cut to low <= place < high."""
+    rows = first_of_each(rows)
+    order = "descending" if descending else "ascending"
+    rows = rows.sort_by([("event_time", order), ("id", order)])
+    places = [place(t, i) for t, i in zip(rows["event_time"].to_pylist(), rows["id"].to_pylist(), strict=True)]
+    return rows.filter(pa.array([low <= p < high for p in places], pa.bool_()))
+
+
+def first_of_each(rows: pa.Table) -> pa.Table:
+    """Of rows with the same (key, id), the one that was journalled first."""
+    if rows.num_rows < 2:
+        return rows
+    firsts = rows.group_by(["key", "id"]).aggregate([("seq", "min")])["seq_min"]
+    if len(firsts) == rows.num_rows:
+        return rows
+    return rows.filter(pc.is_in(rows["seq"], value_set=firsts))

@@ -1,0 +1,220 @@
+"""The log of a shard: its partitions' journal, what they have seen, and what the lake does not hold yet.
+
+Everything here blocks and is called from one thread at a time; `ingest.shard` is the Ray shell around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rebu_ray.store.journal import FORMAT, Header, Journal, SegmentName, Span, pack, unpack
+from rebu_ray.store.lake import Lake, Manifest
+from rebu_ray.store.rows import ROWS, encode, with_seq
+from rebu_ray.store.seen import DAY_MS, Seen
+
+NEVER = 2**62
+"""A time (ms) after every other."""
+
+
+class NotOwner(Exception):
+    """Rows of a partition came to a shard that does not own it: the sender's routing is out of date."""
+
+
+class Commit(NamedTuple):
+    """What became of a batch: which of its rows are new, those as `ROWS`, and where their partitions stand."""
+
+    new: npt.NDArray[np.bool_]
+    rows: pa.RecordBatch
+    positions: dict[int, int]
+
+
+@dataclass
+class _Held:
+    """What a segment holds of this shard's rows."""
+
+    last_seq: dict[int, int] = field(default_factory=dict)
+    oldest_event: dict[int, int] = field(default_factory=dict)
+    oldest_receipt: int = NEVER
+    nbytes: int = 0
+
+
+class ShardLog:
+    """Owner of `partitions` under a slot's newest epoch, from `recover` on."""
+
+    def __init__(self, journal: Journal, lake: Lake, slot: int, partitions: Iterable[int]) -> None:
+        self._journal = journal
+        self._lake = lake
+        self.slot = slot
+        self.partitions = frozenset(partitions)
+        self.epoch = 0
+        self.seen = Seen()
+        self.manifests: dict[int, Manifest] = {}
+        self.last_seq: dict[int, int] = {}
+        self._segments: dict[SegmentName, _Held] = {}
+
+    def recover(self, now: int, recent_ms: int) -> list[pa.RecordBatch]:
+        """Claim the slot and learn what happened before; the rows received since `now - recent_ms`, as `ROWS`."""
+        self.epoch = self._journal.claim(self.slot)
+        recent: list[pa.RecordBatch] = []
+        for partition in sorted(self.partitions):
+            self.manifests[partition] = manifest = self._lake.manifest(partition)
+            self.last_seq[partition] = manifest.covered_seq
+            recent += self._remember(partition, manifest, now, recent_ms)
+        for segment, batch in self._tail():
+            self._note(segment, batch)
+            for day, prints in _by_day(batch["received_at"], batch["fingerprint"]):
+                self.seen.load(prints, day * DAY_MS)
+            fresh = batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms))
+            if fresh.num_rows:
+                recent.append(fresh)
+        return recent
+
+    def commit(self, batch: pa.RecordBatch, now: int) -> Commit:
+        """Make the new rows of a `WIRE` batch durable. Nothing counts where it raises.
+
+        Raises NotOwner, StaleOwner or JournalError.
+        """
+        touched = set(pc.unique(batch["partition"]).to_pylist())
+        if not touched <= self.partitions:
+            raise NotOwner(f"slot {self.slot} does not own partitions {sorted(touched - self.partitions)}")
+        prints = batch["fingerprint"].to_numpy()
+        new = self.seen.add(prints, now)
+        rows = batch.filter(pa.array(new))
+        rows = rows.take(pc.sort_indices(rows["partition"])) if rows.num_rows else rows
+        spans: list[Span] = []
+        for found in pc.value_counts(rows["partition"]).to_pylist():
+            partition, count = found["values"], found["counts"]
+            spans.append(Span(partition, self.last_seq[partition] + 1, count))
+        if spans:
+            header = Header(v=FORMAT, epoch=self.epoch, committed_at=now, spans=spans)
+            try:
+                segment = self._journal.append(self.slot, self.epoch, pack(header, encode(rows)))
+            except Exception:
+                self.seen.discard(prints[new])
+                raise
+            seqs = np.concatenate([np.arange(s.first_seq, s.first_seq + s.count, dtype=np.int64) for s in spans])
+            done = with_seq(rows, pa.array(seqs))
+            self._note(segment, done)
+        else:
+            done = with_seq(rows, pa.array([], pa.int64()))
+        return Commit(new, done, {p: self.last_seq[p] for p in touched})
+
+    def since(self, positions: dict[int, int]) -> Iterator[pa.RecordBatch]:
+        """The rows after the given sequence numbers, from lake and journal, partition by partition, in order."""
+        for partition, seq in positions.items():
+            manifest = self.manifests[partition]
+            for file in sorted(manifest.files, key=lambda f: f.first_seq):
+                if file.last_seq > seq:
+                    table = self._lake.read(partition, [file]).cast(ROWS)
+                    yield from table.filter(pc.greater(table["seq"], seq)).to_batches(max_chunksize=10_000)
+        for _, batch in self._tail():
+            wanted = [
+                pc.and_(pc.equal(batch["partition"], p), pc.greater(batch["seq"], s)) for p, s in positions.items()
+            ]
+            mask = wanted[0]
+            for more in wanted[1:]:
+                mask = pc.or_(mask, more)
+            rows = batch.filter(mask)
+            if rows.num_rows:
+                yield rows
+
+    def seal(self) -> list[SegmentName]:
+        """Close the open segment; the sealed ones that hold rows which the lake does not."""
+        self._journal.roll()
+        return list(self._segments)
+
+    def flushed(self, manifests: dict[int, Manifest], segments: Iterable[SegmentName]) -> None:
+        """Take note of committed manifests, and remove the segments that they cover for every partition in them."""
+        self.manifests.update(manifests)
+        for segment in segments:
+            held = self._segments.pop(segment)
+            if self._covered(segment, held):
+                self._journal.remove(segment)
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Bytes of rows that are in the journal only."""
+        return sum(held.nbytes for held in tuple(self._segments.values()))
+
+    @property
+    def unflushed_since(self) -> int:
+        """Receipt time (ms) of the oldest row that is in the journal only, or NEVER."""
+        return min((held.oldest_receipt for held in tuple(self._segments.values())), default=NEVER)
+
+    def flushed_below(self, partition: int) -> int:
+        """Event time (ms) before which every row of the partition is in the lake."""
+        return min((held.oldest_event.get(partition, NEVER) for held in tuple(self._segments.values())), default=NEVER)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _covered(self, segment: SegmentName, held: _Held) -> bool:
+        if segment.slot == self.slot and segment.epoch == self.epoch:
+            return all(self.manifests[p].covered_seq >= seq for p, seq in held.last_seq.items())
+        for frame in unpack(self._journal.read(segment), str(segment)):
+            for span in frame.header.spans:
+                known = self.manifests.get(span.partition) or self._lake.manifest(span.partition)
+                if known.covered_seq < span.first_seq + span.count - 1:
+                    return False
+        return True
+
+    def _note(self, segment: SegmentName, rows: pa.RecordBatch) -> None:
+        held = self._segments.setdefault(segment, _Held())
+        held.nbytes += rows.nbytes
+        held.oldest_receipt = min(held.oldest_receipt, pc.min(rows["received_at"]).as_py())
+        table = pa.table({c: rows[c] for c in ("partition", "seq", "event_time")})
+        for row in table.group_by("partition").aggregate([("seq", "max"), ("event_time", "min")]).to_pylist():
+            partition, seq, event = row["partition"], row["seq_max"], row["event_time_min"]
+            held.last_seq[partition] = max(held.last_seq.get(partition, 0), seq)
+            held.oldest_event[partition] = min(held.oldest_event.get(partition, NEVER), event)
+            self.last_seq[partition] = max(self.last_seq[partition], seq)
+
+    def _tail(self) -> Iterator[tuple[SegmentName, pa.RecordBatch]]:
+        """Rows of this shard's partitions that are in the journal and not in the lake, frame by frame."""
+        own = pa.array(sorted(self.partitions), pa.uint16())
+        for segment in self._journal.segments():
+            try:
+                data = self._journal.read(segment)
+            except FileNotFoundError:  # removed by its owner: all of it is in the lake
+                continue
+            for frame in unpack(data, str(segment)):
+                if not any(
+                    s.partition in self.partitions
+                    and s.first_seq + s.count - 1 > self.manifests[s.partition].covered_seq
+                    for s in frame.header.spans
+                ):
+                    continue
+                rows = frame.rows()
+                rows = rows.filter(pc.is_in(rows["partition"], value_set=own))
+                covered = [self.manifests[p].covered_seq for p in rows["partition"].to_pylist()]
+                rows = rows.filter(pc.greater(rows["seq"], pa.array(covered, pa.int64())))
+                if rows.num_rows:
+                    yield segment, rows
+
+    def _remember(self, partition: int, manifest: Manifest, now: int, recent_ms: int) -> Iterator[pa.RecordBatch]:
+        """Load the fingerprints of the lake's last days; its rows of unclaimed requests received of late."""
+        window = [f for f in manifest.files if f.max_received_at >= now - 8 * DAY_MS]
+        for file in window:
+            table = self._lake.read(partition, [file], ["received_at", "fingerprint"])
+            for day, prints in _by_day(table["received_at"], table["fingerprint"]):
+                self.seen.load(prints, day * DAY_MS)
+        late = [f for f in window if f.max_received_at >= now - recent_ms]
+        for file in late:
+            table = self._lake.read(partition, [file]).cast(ROWS)
+            fresh = table.filter(
+                pc.and_(pc.greater_equal(table["received_at"], now - recent_ms), pc.starts_with(table["key"], "r:"))
+            )
+            yield from fresh.to_batches()
+
+
+def _by_day(received: pa.Array, prints: pa.Array) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
+    days, values = received.to_numpy() // DAY_MS, prints.to_numpy()
+    for day in np.unique(days):
+        yield int(day), values[days == day]
