@@ -2,60 +2,249 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import threading
-from typing import Annotated
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
 
+import httpx
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rebu_ray import settings as config
+from rebu_ray.client import Rebu, RebuError
 from rebu_ray.keys import load_keys
+from rebu_ray.platform.local_ray import PortTaken
+from rebu_ray.platform.redis_server import RedisServerError
+from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
+from rebu_ray.records import Source
+from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
+from rebu_ray.store.journal import JournalError
+from rebu_ray.store.lake import LakeError
+from rebu_ray.store.layout import LayoutError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Rebu: what happened to whom, in one history.")
+MISTAKES = (
+    config.SettingsError,
+    AlreadyRunning,
+    NotRunning,
+    PortTaken,
+    RedisServerError,
+    LayoutError,
+    LakeError,
+    JournalError,
+    NotAFile,
+    RebuError,
+)
+"""What ends in one sentence: the user can act on it."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Rebu: what happened to whom, in one history.",
+)
+deadletters = typer.Typer(no_args_is_help=True, help="The records that were refused, whole, with their reasons.")
+app.add_typer(deadletters, name="deadletters")
+
+DataDir = Annotated[str | None, typer.Option(help="The platform's data dir (REBU_DATA_DIR, else .rebu).")]
+Url = Annotated[str | None, typer.Option(help="A platform elsewhere (REBU_URL).")]
+Key = Annotated[str | None, typer.Option(help="The key for it (REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY).")]
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one sentence, not in a traceback."""
-    app()
+    """Run the command line; a mistake that a user can mend ends in one sentence, not in a traceback."""
+    try:
+        app()
+    except MISTAKES as error:
+        print(f"rebu: {error}", file=sys.stderr)
+        sys.exit(1)
+    except httpx.TransportError as error:
+        print(f"rebu: nothing answers there ({error}): is the platform up? `rebu up` starts one", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command()
 def up(
-    data_dir: Annotated[str | None, typer.Option(help="Folder of keys, journal, lake and the embedded Redis.")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (REBU_HOST, else 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (REBU_PORT, else 8000).")] = None,
     shards: Annotated[int | None, typer.Option(help="Shard actors that share the partitions.")] = None,
     appdb: Annotated[str | None, typer.Option(help="postgresql:// or sqlite:/// of the application database.")] = None,
 ) -> None:
-    """Start the platform in the foreground.
+    """Start the platform in the foreground; Ctrl-C stops it in good order.
 
     Example: rebu up --data-dir ./data --port 8000
     """
-    from rebu_ray.platform.up import platform
+    from rebu_ray.platform.up import Stopped, platform
 
-    stop = threading.Event()
     settings = config.load(data_dir=data_dir, host=host, port=port, shards=shards, appdb_url=appdb)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    with platform(settings, typer.echo) as running:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: stop.set())
-        typer.echo(f"Rebu is ready at {running.url}")
-        while not stop.wait(0.5):
-            running.supervise()
-        typer.echo("stopping")
+    stop = stop_signal()
+    try:
+        with platform(settings, typer.echo, stop) as running:
+            typer.echo(f"Rebu is ready at {running.url}")
+            typer.echo(f"  keys: rebu keys --data-dir {settings.data_dir}      interface: {running.url}/docs")
+            while not stop.wait(0.5):
+                running.supervise()
+            typer.echo("stopping")
+    except Stopped:
+        typer.echo("stopped before it was up")
 
 
 @app.command()
-def keys(
-    data_dir: Annotated[str | None, typer.Option(help="The data dir whose keys are wanted.")] = None,
+def demo(
+    leave: Annotated[bool, typer.Option("--exit", help="Stop after the summary; exit 1 if a check fails.")] = False,
+    riders: Annotated[int, typer.Option(help="Riders of the simulated city.", min=1)] = 1000,
+    hours: Annotated[float, typer.Option(help="Hours of the simulated morning.", min=0.05)] = 3.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same morning.")] = 7,
+    data_dir: DataDir = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
-    """Print the API keys of a data dir as JSON.
+    """Start the platform, stream a simulated morning at Rebu through it, and sum up what came out.
+
+    Example: rebu demo --riders 1000 --hours 3 --exit
+    """
+    from rebu_ray.demo import run
+
+    settings = config.load(data_dir=data_dir, port=port)
+    stop = stop_signal()
+    good = run(settings, riders=riders, hours=hours, seed=seed, stop=stop, stay=not leave and sys.stdout.isatty())
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    riders: Annotated[int, typer.Option(help="Riders of the city.", min=1)] = 1000,
+    days: Annotated[float, typer.Option(help="Days to simulate.", min=0.01)] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files, byte for byte.")] = 7,
+) -> None:
+    """Write the data sources of a simulated city: application database, events, logs, and the truth about messages.
+
+    Example: rebu simulate --out ./sources --riders 1000 --days 2
+    """
+    from rebu_ray.simulate import write_sources
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=_console()) as bar:
+        task = bar.add_task("simulating", total=1.0)
+        summary = write_sources(
+            out, riders, days, seed, progress=lambda what, part: bar.update(task, description=what, completed=part)
+        )
+    typer.echo(str(summary))
+    typer.echo(f"written to {out}; send it with: rebu ingest {out}/app-events.ndjson.gz --source app-events")
+
+
+@app.command()
+def ingest(
+    files: Annotated[list[Path], typer.Argument(help="Files, plain, .gz or .zst.")],
+    source: Annotated[str, typer.Option(help=f"What they hold: {', '.join(FILE_SOURCES)}.")],
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send files to a running platform. Safe to interrupt and to run again.
+
+    Example: rebu ingest access.log.gz --source access
+    """
+    if source not in FILE_SOURCES:
+        raise config.SettingsError(f"--source is {source!r}: it must be one of {', '.join(FILE_SOURCES)}")
+    with client(url, key, data_dir) as rebu:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=_console()) as bar:
+            for path in files:
+                if not path.is_file():
+                    raise NotAFile(f"{path} is no file")
+                task = bar.add_task(path.name, total=path.stat().st_size)
+                counts = send_file(rebu, path, Source(source), lambda n, t=task: bar.advance(t, n))  # type: ignore[misc]
+                bar.update(task, completed=path.stat().st_size)
+                verdicts = ", ".join(f"{counts[name]} {name}" for name in ("accepted", "duplicate", "rejected"))
+                typer.echo(f"{path}: {verdicts}")
+
+
+@app.command()
+def status(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """The state of a running platform, as JSON.
+
+    Example: rebu status --data-dir ./data
+    """
+    with client(url, key, data_dir) as rebu:
+        typer.echo(json.dumps(rebu.status(), indent=2))
+
+
+@app.command()
+def keys(data_dir: DataDir = None) -> None:
+    """The API keys of a data dir, as JSON; made at the first call.
 
     Example: rebu keys --data-dir ./data
     """
-    import msgspec
-
     settings = config.load(data_dir=data_dir)
     found = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
-    typer.echo(msgspec.json.encode(found).decode())
+    typer.echo(json.dumps({"write": found.write, "read": found.read, "admin": found.admin}))
+
+
+@app.command()
+def reindex(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """Rebuild the Redis index of a running platform from its lake and journal.
+
+    Reads answer 503 until their part is there; writes go on.
+
+    Example: rebu reindex --data-dir ./data
+    """
+    with client(url, key, data_dir, timeout=3600) as rebu:
+        with _console().status("rebuilding the index"):
+            rebu.send("POST", "/v1/admin/reindex")
+        typer.echo("the index is rebuilt")
+
+
+@deadletters.command("list")
+def list_deadletters(
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    since: Annotated[str | None, typer.Option(help="Received at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Received before this time.")] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The refused records, newest first, one JSON object a line.
+
+    Example: rebu deadletters list --source access --since 2026-03-01T00:00:00Z
+    """
+    with client(url, key, data_dir) as rebu:
+        for item in rebu.deadletters(source=source, since=since, until=until):
+            typer.echo(json.dumps(item, ensure_ascii=False))
+
+
+def client(url: str | None, key: str | None, data_dir: str | None, timeout: float = 60.0) -> Rebu:
+    """The platform that a command is about: at --url, at REBU_URL, or where the data dir says. Raises NotRunning."""
+    settings = config.load(data_dir=data_dir)
+    there = url or ("" if data_dir else config.client_url())
+    known = key or settings.admin_key or settings.read_key or settings.write_key
+    if there:
+        if not known:
+            raise NotRunning(f"no key for {there}: give --key, or set REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY")
+        return Rebu(there, known, timeout)
+    running = find(settings.data_dir)
+    own = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
+    return Rebu(running.url, key or own.admin, timeout)
+
+
+def stop_signal() -> threading.Event:
+    """Set by SIGINT and SIGTERM; a second one ends the process where it is."""
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> Any:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, asked)
+    return stop
+
+
+def _console() -> Console:
+    return Console(stderr=True)

@@ -100,7 +100,8 @@ class Rebu:
 
     def user(self, user_id: str) -> dict[str, Any]:
         """A user's profile and linked anonymous ids. Raises RebuError 404 for an unknown user."""
-        return self.get(f"/v1/users/{quoted(user_id)}")
+        profile: dict[str, Any] = self.get(f"/v1/users/{quoted(user_id)}")
+        return profile
 
     def deadletters(
         self, *, source: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None
@@ -110,7 +111,8 @@ class Rebu:
 
     def status(self) -> dict[str, Any]:
         """The state of the platform."""
-        return self.get("/v1/status")
+        state: dict[str, Any] = self.get("/v1/status")
+        return state
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """The JSON of a GET. Raises RebuError, or httpx.TransportError where nothing answers."""

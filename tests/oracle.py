@@ -336,7 +336,8 @@ def server_json(source: str, value: dict[str, Any], received_at: int, derived: o
         user = text_of(value.get("remote_user")) if user is None else user
     else:
         kind, error = "server_error", value.get("error")
-        name = str((error.get("name") if isinstance(error, dict) else None) or value.get("type") or value.get("level"))
+        named = (error.get("name") or error.get("type")) if isinstance(error, dict) else None
+        name = str(named or value.get("level"))
     keys = ("timestamp", "time", "@timestamp", "ts")
     written = next((value[key] for key in keys if value.get(key) is not None), None)
     at = event_time(written, None, received_at)

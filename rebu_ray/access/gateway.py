@@ -28,7 +28,8 @@ from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.intake import Intake, ShardGone
-from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.coordinator import find_or_make
+from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.ingest.owner import Appended
 from rebu_ray.keys import Keys
 from rebu_ray.records import BadRequest
@@ -70,7 +71,7 @@ class Backends:
     async def ask(self, method: str) -> Any:
         """Call a method of the coordinator."""
         if self._coordinator is None:
-            self._coordinator = ray.get_actor(COORDINATOR, NAMESPACE)
+            self._coordinator = find_or_make(self._settings)
         return await getattr(self._coordinator, method).remote()
 
     async def routing(self, fresh: bool) -> Routing:

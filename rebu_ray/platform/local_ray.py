@@ -18,8 +18,8 @@ from typing import Final
 
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
-_SOCKET_PATH_ROOM: Final = 40
-"""The longest folder below which Ray's socket paths stay under the 107 bytes that Linux allows."""
+_FOLDER_LENGTH: Final = 19
+"""The longest folder below which HAProxy's socket paths stay within the 97 bytes that it allows."""
 
 
 class PortTaken(Exception):
@@ -44,12 +44,20 @@ def check_port(host: str, port: int) -> None:
 
 
 def session_folder(data_dir: str) -> Path:
-    """Where Ray keeps sockets and logs: in the data dir, unless its path is too long for a socket."""
-    inside = Path(data_dir) / "ray"
-    if len(str(inside)) <= _SOCKET_PATH_ROOM:
-        return inside
+    """Where Ray and HAProxy keep their sockets and logs while they run: their paths must be short."""
     digest = hashlib.sha256(data_dir.encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"rebu-{digest}"
+    usual = Path(tempfile.gettempdir()) / f"rebu-{digest}"
+    return usual if len(str(usual)) <= _FOLDER_LENGTH else Path("/tmp") / usual.name
+
+
+def keep_logs(folder: Path, data_dir: str) -> None:
+    """Move the logs of the session that ends to the data dir (ray-logs), in place of those of the one before."""
+    kept = Path(data_dir) / "ray-logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    logs = folder / "session_latest" / "logs"
+    if logs.exists():
+        shutil.copytree(logs.resolve(), kept, ignore=lambda _, names: [n for n in names if n.endswith(".sock")])
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare(data_dir: str) -> Path:
@@ -61,7 +69,7 @@ def prepare(data_dir: str) -> Path:
     if not token.exists():
         with open(os.open(token, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
-    haproxy = folder / "haproxy"
+    haproxy = folder / "h"
     haproxy.mkdir()
     replicas = _free_block(30_000)
     os.environ |= {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,10 @@ class Platform:
 
 
 @contextmanager
-def platform(settings: Settings, say: Callable[[str], None]) -> Iterator[Platform]:
+def platform(settings: Settings, say: Callable[[str], None], stop: threading.Event) -> Iterator[Platform]:
     """A platform on the settings' data dir, up inside the block. `say` is told of each step.
+
+    `stop`, set by a signal, is looked at between the steps: then it is taken down again and Stopped raised.
 
     Raises AlreadyRunning, PortTaken, RedisServerError, LayoutError or what Ray raises.
     """
@@ -58,16 +61,28 @@ def platform(settings: Settings, say: Callable[[str], None]) -> Iterator[Platfor
             redis.start()
             stack.callback(redis.stop)
             settings = msgspec.structs.replace(settings, redis_url=redis.url)
+        _unless(stop)
         say("starting Ray")
         stack.enter_context(_ray(settings.data_dir))
+        _unless(stop)
         say("starting the shards")
         coordinator = stack.enter_context(_shards(settings))
+        _unless(stop)
         say("starting Serve")
         stack.enter_context(_serve(settings, keys, coordinator))
         up = Platform(settings, keys, redis)
         announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
         stack.callback(withdraw, settings.data_dir)
         yield up
+
+
+class Stopped(Exception):
+    """Asked to stop before the platform was up."""
+
+
+def _unless(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped
 
 
 @contextmanager
@@ -84,13 +99,16 @@ def _ray(data_dir: str) -> Iterator[None]:
     }
     import ray  # after `prepare`: Ray reads its environment when it is imported
 
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **({} if address else local))
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
         yield
     finally:
         ray.shutdown()
-        if folder is not None and folder.parent != Path(data_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            local_ray.keep_logs(folder, data_dir)
 
 
 @contextmanager

@@ -30,3 +30,8 @@ def request_id(rng: Random) -> str:
 def readable(rng: Random, length: int) -> str:
     """Letters and digits that cannot be mistaken for one another when read aloud."""
     return "".join(rng.choices(_READABLE, k=length))
+
+
+def ride_id(rng: Random) -> str:
+    """Ten readable characters: few enough to quote in a message, too many to guess."""
+    return f"r-{readable(rng, 10)}"

@@ -10,7 +10,7 @@ import msgspec
 
 from rebu_ray.simulate import city
 from rebu_ray.simulate.clock import DAY, HOUR, MINUTE, SECOND
-from rebu_ray.simulate.identifiers import generator, readable, uuid_text
+from rebu_ray.simulate.identifiers import generator, uuid_text
 
 SentAt = Literal["never", "some", "always"]
 """Whether phones say when they sent a record. Only those that do may have a wrong clock: without `sentAt` nobody
@@ -236,8 +236,3 @@ def populate(riders: int, seed: int, start_ms: int, end_ms: int, sent_at: SentAt
             )
         )
     return People(everybody, drivers)
-
-
-def ride_id(rng: Random) -> str:
-    """Ten readable characters: few enough to quote in a message, too many to guess."""
-    return f"r-{readable(rng, 10)}"

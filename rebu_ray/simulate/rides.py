@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from rebu_ray.simulate import city, demand
 from rebu_ray.simulate.clock import DAY, HOUR, MINUTE, SECOND, rfc3339
-from rebu_ray.simulate.people import Driver, Rider, ride_id
+from rebu_ray.simulate.identifiers import ride_id
+from rebu_ray.simulate.people import Driver, Rider
 
 Trouble = Literal["driver", "rider", "app", "unknown", "no_driver", "no_show", "changed_mind", "dispatch"]
 """What went wrong, where something did. The first four end a ride underway, the others one that never began."""

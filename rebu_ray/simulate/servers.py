@@ -70,7 +70,6 @@ class Incident:
 class Answer:
     status: int
     at: int
-    request_id: str
 
 
 def incidents(rng: Random, start_ms: int, end_ms: int) -> list[Incident]:
@@ -143,7 +142,7 @@ class Servers:
         elif rng.random() < 0.015:
             took = rng.randrange(900, 4000)
             self._json_error(at + took, "warn", service, request, user_id, f"slow query: {took} ms", None)
-        return Answer(status, done, request)
+        return Answer(status, done)
 
     def noise(self, start: int, end: int) -> None:
         """Health checks and robots within [start, end): lines that are nobody's."""
@@ -212,7 +211,7 @@ class Servers:
         if error is None:
             line["message"] = message
         elif as_type:
-            line |= {"type": error[0], "message": error[1]}
+            line["error"] = {"type": error[0], "message": error[1]}
         else:
             stack = f"{error[0]}: {error[1]}\n    at {service}.handler:{rng.randrange(40, 400)}\n    at http.serve:88"
             line |= {

@@ -61,6 +61,15 @@ class SourcesSummary:
     messages_about_a_ride: int
 
 
+@dataclass(slots=True)
+class DatabaseSummary:
+    """What is in a database of `write_database`: rows by table, and the ride that each message is about, if any."""
+
+    path: Path
+    tables: dict[str, int]
+    truth: dict[str, str | None]
+
+
 def with_sent_at(item: Item, sent_at: str | None) -> bytes:
     """The record of a phone with `sentAt` as its last key, where there is one and the record is an object."""
     if sent_at is None or not item.raw.endswith(b"}"):
@@ -92,20 +101,36 @@ def write_sources(
     with ExitStack() as stack:
         files = {source: stack.enter_context(_gzip(out / name)) for source, name in FILES.items()}
         database = stack.enter_context(tables.AppDatabase(out / DATABASE))
-        summary.tables["users"] = database.add("users", tables.user_rows(world.people, world.end))
-        summary.tables["drivers"] = database.add("drivers", tables.driver_rows(world.people))
+        _add_people(database, summary.tables, world)
         for hour in world.hours():
             for parcel in hour.parcels:
                 _write_parcel(files[parcel.source], summary.sources[parcel.source], parcel, rng)
             for line in hour.lines:
                 _write_line(files[line.log], summary.sources[line.log], line.raw, line.bad)
-            _add_rows(database, summary, hour, world.end)
+            _add_rows(database, summary.tables, hour, world.end)
             truth += hour.messages
             if progress is not None:
                 progress("simulating", (hour.end - world.start) / (world.end - world.start))
     columns = {"message_id": [message.message_id for message in truth], "ride_id": [message.truth for message in truth]}
     pq.write_table(pa.table(columns, schema=_TRUTH_SCHEMA), out / TRUTH, compression="zstd")
     summary.messages_about_a_ride = sum(message.truth is not None for message in truth)
+    return summary
+
+
+def write_database(
+    path: Path, riders: int, hours: float, seed: int, start: datetime | None = None, start_ms: int | None = None
+) -> DatabaseSummary:
+    """Writes the application database that belongs to `uploads` with the same arguments, as it stands at the end.
+
+    Raises FileExistsError where `path` is there already, ValueError without riders or hours.
+    """
+    world = World(riders, hours, seed, start, start_ms)
+    summary = DatabaseSummary(path, dict.fromkeys(tables.TABLES, 0), {})
+    with tables.AppDatabase(path) as database:
+        _add_people(database, summary.tables, world)
+        for hour in world.hours():
+            _add_rows(database, summary.tables, hour, world.end)
+            summary.truth.update((message.message_id, message.truth) for message in hour.messages)
     return summary
 
 
@@ -135,8 +160,12 @@ def _write_parcel(file: gzip.GzipFile, count: SourceCount, parcel: Parcel, rng: 
             _write_line(file, count, damaged, kind)
 
 
-def _add_rows(database: tables.AppDatabase, summary: SourcesSummary, hour: Hour, at: int) -> None:
-    rows = summary.tables
+def _add_people(database: tables.AppDatabase, rows: dict[str, int], world: World) -> None:
+    rows["users"] += database.add("users", tables.user_rows(world.people, world.end))
+    rows["drivers"] += database.add("drivers", tables.driver_rows(world.people))
+
+
+def _add_rows(database: tables.AppDatabase, rows: dict[str, int], hour: Hour, at: int) -> None:
     rows["rides"] += database.add("rides", (ride.row(at) for ride in hour.rides))
     rows["ride_destinations"] += database.add("ride_destinations", tables.destination_rows(hour.rides, at))
-    rows["messages"] += database.add("messages", (dict(message.row(at)) for message in hour.messages))
+    rows["messages"] += database.add("messages", (message.row(at) for message in hour.messages))

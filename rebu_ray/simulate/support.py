@@ -46,7 +46,7 @@ class Message:
     updated_at: int
     truth: str | None
 
-    def row(self, at: int) -> dict[str, str | None]:
+    def row(self, at: int) -> dict[str, str | int | float | None]:
         """The row as the application database has it at `at` (not before it was sent)."""
         return {
             "message_id": self.message_id,

@@ -60,11 +60,11 @@ class _Wish:
 
 
 class World:
-    """`riders` riders for `hours` hours from `start` on (ms), shaped by the hours of the week from `shape_start` on.
+    """`riders` riders for `hours` hours from `start` on, or from `start_ms` on with the hours of the week of `start`.
 
     The same arguments make the same world, whenever and wherever. Another `start_ms` moves every time in it and
     changes nothing else. `hours()` may be walked once; make another World to do it again. Nothing happens after the
-    end, but phones need some minutes more to get their last records out.
+    end, but phones need some minutes more to get their last records out. Raises ValueError without riders or hours.
     """
 
     def __init__(

@@ -17,6 +17,9 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+LOAD = os.getloadavg()[0]
+"""Of the minute before the benchmark: well above 0, and somebody else was measured too."""
+
 
 class Report:
     """One question and its answers. A row has two sides, measured in turn, one value a round for each."""
@@ -25,7 +28,7 @@ class Report:
         self.question = question
         self.ours, self.peer = ours, peer
         self._rows: list[dict[str, object]] = []
-        self._table = Table(title=f"{question}: {ours} against {peer}", title_justify="left", caption_justify="left")
+        self._table = Table(caption_justify="left")
         self._table.add_column("")
         for heading in (_short(ours), _short(peer), f"{_short(ours)} : {_short(peer)}"):
             self._table.add_column(heading, justify="right")
@@ -45,9 +48,16 @@ class Report:
         """Prints the table, and writes the JSON where asked."""
         self._table.caption = "median (least to most)"
         # A pipe has no width of its own.
-        (Console() if sys.stdout.isatty() else Console(width=120)).print(self._table)
+        console = Console() if sys.stdout.isatty() else Console(width=120)
+        console.print(f"\n{self.question}: {self.ours} against {self.peer}", highlight=False)
+        console.print(self._table)
         if json_file is not None:
-            machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+            machine = {
+                "cores": os.cpu_count(),
+                "load_before": LOAD,
+                "machine": platform.machine(),
+                "python": platform.python_version(),
+            }
             answer = {"question": self.question, "ours": self.ours, "peer": self.peer, "machine": machine}
             json_file.write_text(json.dumps(answer | {"rows": self._rows}, indent=2) + "\n")
 

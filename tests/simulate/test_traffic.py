@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import sqlite3
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from rebu_ray.simulate import Upload, World, uploads
+from rebu_ray.simulate import Upload, World, uploads, write_database
 from tests.oracle import Delivery, Entry, judge
 
 RIDERS, HOURS, SEED = 300, 3.0, 4
@@ -168,7 +170,7 @@ def test_error_lines_arrive_before_and_after_the_access_line_that_explains_them(
 def test_some_phones_are_shared_and_some_report_hours_late() -> None:
     users: dict[str, set[str]] = defaultdict(set)
     late = 0
-    for hour in World(RIDERS, HOURS, SEED).hours():
+    for hour in World(3 * RIDERS, HOURS, SEED).hours():
         for parcel in hour.parcels:
             late += parcel.send_at - parcel.items[0].at > HOUR
             for item in parcel.items:
@@ -177,6 +179,29 @@ def test_some_phones_are_shared_and_some_report_hours_late() -> None:
                     users[message["anonymousId"]].add(message["userId"])
     assert late > 0
     assert max(map(len, users.values())) == 2
+
+
+def test_the_database_that_goes_with_the_uploads_knows_their_rides(morning: list[Upload], tmp_path: Path) -> None:
+    summary = write_database(tmp_path / "app.sqlite", RIDERS, HOURS, SEED)
+    connection = sqlite3.connect(summary.path)
+    rows = {
+        ride: (user, at) for ride, user, at in connection.execute("SELECT ride_id, user_id, requested_at FROM rides")
+    }
+    messages = {message for (message,) in connection.execute("SELECT message_id FROM messages")}
+    connection.close()
+    requested = {}
+    for upload in morning:
+        if upload.path == "/v1/batch":
+            for message in json.loads(plain(upload))["batch"]:
+                if isinstance(message, dict) and message.get("event") == "Ride Requested" and "userId" in message:
+                    requested[message["properties"]["ride_id"]] = message["userId"]
+    assert len(rows) == summary.tables["rides"] > 20
+    assert requested == {ride: user for ride, (user, _) in rows.items()}
+    assert all("2026-03-02T06:00" <= at < "2026-03-02T09:00" for _, at in rows.values())
+    assert messages == set(summary.truth)
+    assert set(summary.truth.values()) <= rows.keys() | {None}
+    with pytest.raises(FileExistsError):
+        write_database(summary.path, 5, 1, 1)
 
 
 def test_a_world_needs_somebody_and_some_time() -> None:

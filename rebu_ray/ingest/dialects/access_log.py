@@ -15,7 +15,7 @@ from rebu_ray.ingest.dialects import request_line, server_line, wrappers
 from rebu_ray.ingest.dialects.fields import Arrival, RefusedError, check_size, time
 from rebu_ray.records import Kind, Record, Refusal
 
-_HEAD: Final = r"(.{1,1024}?) \[([^\]]{0,64})\] "
+_HEAD: Final = r"([^\[]{1,1024}) \[([^\]]{0,64})\] "
 _TAIL: Final = r" (\d{3}|-) (\d{1,18}|-)((?: .*)?)"
 _QUOTED: Final = r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 _LINE = re.compile(_HEAD + _QUOTED + _TAIL, re.ASCII | re.DOTALL)

@@ -34,7 +34,7 @@ _APACHE_REFERER: Final = ", referer: "
 
 _NAMED = re.compile(
     rf"(?<![\w.?&;/%=-])(?:x-)?(request[_-]?id|user_?id|remote_user)\s*[:=]\s*({_STRING}|[^\s,;\"\])}}]+)"
-    rf"|\[(request[_-]?id)\s+([^\]\s]+)\]|{_STRING}",
+    rf"|\[(request[_-]?id)\s+([^\]\s]+)\]|{_STRING}|\".*",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 """``request_id: "x"``, ``request_id=x``, ``[request_id x]``, and the first two for users.

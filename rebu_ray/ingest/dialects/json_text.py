@@ -16,13 +16,16 @@ import msgspec
 
 from rebu_ray.ingest.dialects.fields import RefusedError
 from rebu_ray.ingest.framing import MAX_RECORDS, check_count, too_many_records
-from rebu_ray.records import BadRequest
+from rebu_ray.records import MAX_RECORD_BYTES, BadRequest
 
 MAX_DEPTH: Final = 250
 """Deepest nesting of a stored record: what every reader's recursion limit still holds."""
 
 MAX_MENDED_BYTES: Final = 8 * 1024 * 1024
 """Largest broken body that is searched for its good records; more than any SDK sends at once."""
+
+MAX_READ_BYTES: Final = 8 * MAX_RECORD_BYTES
+"""Largest text that is read as one record; a shipper's envelope with its escapes is larger than what it holds."""
 
 _MAX_DIGITS: Final = 4300
 """Longest integer that Python's JSON reader takes."""
@@ -38,7 +41,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,:"\[\]{}]+')
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([\[\]{}])', re.DOTALL)
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MAX_DIGITS)
+_LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{%d}" % _MAX_DIGITS)
 
 
 def trimmed(body: bytes) -> bytes:
@@ -68,15 +71,23 @@ def array(body: bytes) -> list[bytes]:
 
 
 def members(body: bytes) -> dict[str, bytes]:
-    """The members of a JSON object, each value as it was sent. Raises BadRequest 400."""
+    """The members of a JSON object, each value as it was sent. Raises BadRequest 400, or 413 for far too many."""
+    check_count(body, b",")
     try:
         return {key: bytes(raw) for key, raw in _RAW_DICT.decode(body).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _mended_members(body)
 
 
+def check_readable(raw: bytes) -> None:
+    """Raises RefusedError for text over MAX_READ_BYTES, whose value could fill the memory."""
+    if len(raw) > MAX_READ_BYTES:
+        raise RefusedError(f"too_large: the record has {len(raw)} bytes; send at most {MAX_RECORD_BYTES} in one record")
+
+
 def loads(raw: bytes) -> object:
     """The value of one record's JSON. Raises RefusedError for what is no JSON or could not be stored as such."""
+    check_readable(raw)
     try:
         value: object = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

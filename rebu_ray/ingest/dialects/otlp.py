@@ -5,18 +5,15 @@ https://opentelemetry.io/docs/specs/otel/logs/data-model/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from rebu_ray.ingest.dialects import json_text, otlp_log, request_line, server_line
+from rebu_ray.ingest.dialects import otlp_log, request_line, server_line
 from rebu_ray.ingest.dialects.fields import Arrival, RefusedError, check_size, identifier
-from rebu_ray.ingest.dialects.otlp_log import Log, Origin
-from rebu_ray.ingest.framing import MAX_RECORDS, check_count, too_many_records
+from rebu_ray.ingest.dialects.otlp_log import Group, Log, Origin
+from rebu_ray.ingest.framing import MAX_RECORDS, too_many_records
 from rebu_ray.records import MAX_TIME_MS, MIN_TIME_MS, BadRequest, Kind, MatchedBy, Parsed, Record, Refusal, Source
 
 _ERROR_SEVERITY: Final = 17
@@ -32,93 +29,48 @@ _PHONES: Final = frozenset(("android", "ios", "ipados", "watchos", "tvos"))
 _CLIENT_SDKS: Final = frozenset(("swift", "webjs"))
 _CLIENT_PREFIXES: Final = ("device.", "browser.", "app.installation.")
 
-_Entry = tuple[Callable[[], Log], Callable[[], bytes]]
-"""How to read one log record, and how to write it down if it is refused."""
-
-_Group = tuple[Callable[[], Origin], list[_Entry]]
-"""How to read what the records of one scope share, and these records."""
+_MAX_EXPANDED_BYTES: Final = 256 * 1024 * 1024
+"""Most bytes of records from one request: each repeats its resource, which the request holds once."""
 
 
 def parse_protobuf(body: bytes, received_at: int) -> Parsed:
     """The records of an ExportLogsServiceRequest. Raises BadRequest 400 `invalid_protobuf`, or 413."""
-    check_count(body, b"\x12")  # every log record begins with this tag
-    try:
-        request = ExportLogsServiceRequest.FromString(body)
-    except DecodeError as error:
-        raise BadRequest(
-            400, "invalid_protobuf", "The body is not an OTLP ExportLogsServiceRequest; send complete protobuf."
-        ) from error
-    return _parsed(_protobuf_groups(request), received_at)
+    return _parsed(otlp_log.groups_of_protobuf(body), received_at)
 
 
 def parse_json(body: bytes, received_at: int) -> Parsed:
     """The records of an OTLP/JSON request. Raises BadRequest 400 `invalid_json`, or 413."""
-    return _parsed(_json_groups(json_text.trimmed(body)), received_at)
+    return _parsed(otlp_log.groups_of_json(body), received_at)
 
 
-def _protobuf_groups(request: ExportLogsServiceRequest) -> Iterator[_Group]:
-    for resource_logs in request.resource_logs:
-        for scope_logs in resource_logs.scope_logs:
-            shared = (resource_logs.resource, scope_logs.scope)
-            yield (
-                partial(otlp_log.origin_of_protobuf, *shared),
-                [
-                    (partial(otlp_log.log_of_protobuf, record), partial(otlp_log.request_of_protobuf, *shared, record))
-                    for record in scope_logs.log_records
-                ],
-            )
-
-
-def _json_groups(body: bytes) -> Iterator[_Group]:
-    for resource_logs in _objects(json_text.members(body), "resourceLogs"):
-        for scope_logs in _objects(resource_logs, "scopeLogs"):
-            shared = (resource_logs.get("resource", b"{}"), scope_logs.get("scope", b"{}"))
-            yield (
-                partial(otlp_log.origin_of_json, *shared),
-                [
-                    (partial(otlp_log.log_of_json, raw), partial(otlp_log.request_of_json, *shared, raw))
-                    for raw in _elements(scope_logs, "logRecords")
-                ],
-            )
-
-
-def _objects(fields: dict[str, bytes], name: str) -> Iterator[dict[str, bytes]]:
-    for raw in _elements(fields, name):
-        if not raw.startswith(b"{"):
-            raise _misshapen(name)
-        yield json_text.members(raw)
-
-
-def _elements(fields: dict[str, bytes], name: str) -> list[bytes]:
-    raw = fields.get(name, b"null")
-    if raw == b"null":
-        return []
-    if not raw.startswith(b"["):
-        raise _misshapen(name)
-    return json_text.array(raw)
-
-
-def _misshapen(name: str) -> BadRequest:
-    return BadRequest(400, "invalid_json", f"The body is not OTLP/JSON: {name} must be a list of objects.")
-
-
-def _parsed(groups: Iterator[_Group], received_at: int) -> Parsed:
+def _parsed(groups: Iterator[Group], received_at: int) -> Parsed:
     arrival = Arrival(Source.OTLP, received_at)
     parsed: Parsed = []
-    for read_origin, entries in groups:
-        if len(parsed) + len(entries) > MAX_RECORDS:
+    size = 0
+    for group in groups:
+        if len(parsed) + len(group.records) > MAX_RECORDS:
             raise too_many_records()
-        try:
-            origin = read_origin()
-        except RefusedError as refused:
-            parsed += [Refusal(refused.reason, write()) for _, write in entries]
-            continue
-        for read, write in entries:
+        shared = _shared(group)
+        for raw in group.records:
             try:
-                parsed.append(_record(read(), origin, arrival, len(parsed)))
+                if isinstance(shared, str):
+                    raise RefusedError(shared)
+                entry: Record | Refusal = _record(otlp_log.log(raw), shared, arrival, len(parsed))
             except RefusedError as refused:
-                parsed.append(Refusal(refused.reason, write()))
+                entry = Refusal(refused.reason, group.request(raw))
+            size += len(entry.body if isinstance(entry, Record) else entry.raw)
+            if size > _MAX_EXPANDED_BYTES:
+                raise BadRequest(413, "too_large", "Records and their resources are too large; send fewer at once.")
+            parsed.append(entry)
     return parsed
+
+
+def _shared(group: Group) -> Origin | str:
+    """What the records of a group share, or why they are all refused."""
+    try:
+        return otlp_log.origin(group)
+    except RefusedError as refused:
+        return refused.reason
 
 
 def _record(log: Log, origin: Origin, arrival: Arrival, ordinal: int) -> Record:

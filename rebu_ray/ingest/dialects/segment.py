@@ -46,7 +46,7 @@ class _Batch(msgspec.Struct, gc=False):
 
 
 class _Keyed(msgspec.Struct, gc=False):
-    writeKey: Any = None
+    writeKey: str | None = None
 
 
 _MESSAGE = msgspec.json.Decoder(Message)
@@ -66,24 +66,29 @@ def parse(body: bytes, received_at: int, call: str | None = None) -> Parsed:
     try:
         sent_at = _sent_at(sent)
     except RefusedError as refused:
-        return [Refusal(refused.reason, raw) for raw in raws]
+        return [Refusal(refused.reason, raw, _id_of(raw)) for raw in raws]
     return [_entry(raw, arrival, ordinal, sent_at, None) for ordinal, raw in enumerate(raws)]
 
 
 def write_key(body: bytes) -> str | None:
     """The `writeKey` in a body, or None. Raises nothing: refusing a broken body is left to `parse`."""
     try:
-        found = _KEYED.decode(body).writeKey
+        return _KEYED.decode(body).writeKey or None
+    except msgspec.ValidationError:
+        return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            found = json_text.loads(json_text.members(json_text.trimmed(body)).get("writeKey", b"null"))
-        except (BadRequest, RefusedError):
-            return None
+        pass
+    try:
+        found = json_text.loads(json_text.members(json_text.trimmed(body)).get("writeKey", b"null"))
+    except (BadRequest, RefusedError):
+        return None
     return found if isinstance(found, str) and found else None
 
 
 def read(raw: bytes) -> Message:
     """The message in `raw`. Raises RefusedError where it is no JSON object."""
+    if len(raw) > json_text.MAX_READ_BYTES:
+        json_text.check_readable(raw)
     try:
         return _MESSAGE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -92,9 +97,11 @@ def read(raw: bytes) -> Message:
 
 def record(message: Message, raw: bytes, arrival: Arrival, ordinal: int, sent_at: int | None = None) -> Record:
     """The record of a message that came as `raw`; `sent_at` is the batch's, where it has one. Raises RefusedError."""
-    check_size(raw)
-    if (len(raw) > _FIT or not raw.isascii()) and (reason := json_text.unfit(raw)) is not None:
-        raise RefusedError(reason)
+    if len(raw) > _FIT or not raw.isascii():
+        check_size(raw)
+        reason = json_text.unfit(raw)
+        if reason is not None:
+            raise RefusedError(reason)
     user_id = identifier(message.userId, "userId")
     anonymous_id = identifier(message.anonymousId, "anonymousId")
     if user_id is None and anonymous_id is None:
@@ -124,6 +131,13 @@ def shown_id(value: object) -> str | None:
     """The id of a refused message as its sender is told it, None where that is no id."""
     try:
         return identifier(value, "messageId")
+    except RefusedError:
+        return None
+
+
+def _id_of(raw: bytes) -> str | None:
+    try:
+        return shown_id(read(raw).messageId)
     except RefusedError:
         return None
 

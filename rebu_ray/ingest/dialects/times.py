@@ -50,8 +50,7 @@ def milliseconds(value: object) -> int:
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=UTC)
             since = moment - _EPOCH
-            found = (since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000
-            return _bounded(found)
+            return _bounded((since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000)
         return _rare_text(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _number(value)

@@ -1,0 +1,17 @@
+"""The application for `serve run serve_app:app` and `serve deploy`, on a Ray cluster that is already there.
+
+It takes its settings from the environment where it is imported. Redis must be one that every node reaches
+(REBU_REDIS_URL); journal and lake a shared folder or an object store (REBU_JOURNAL_URI, REBU_LAKE_URI). For the
+throughput that Serve has behind HAProxy, every `ray start` needs RAY_SERVE_ENABLE_HA_PROXY=1 and
+RAY_SERVE_THROUGHPUT_OPTIMIZED=1 in its environment.
+"""
+
+from rebu_ray.access.gateway import application
+from rebu_ray.keys import load_keys
+from rebu_ray.settings import SettingsError, load
+
+settings = load()
+if not settings.redis_url:
+    raise SettingsError("set REBU_REDIS_URL to a Redis that every node reaches, or use `rebu up`, which brings one")
+
+app = application(settings, load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key))
