@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -40,6 +41,8 @@ MISTAKES = (
     RebuError,
 )
 """What ends in one sentence: the user can act on it."""
+
+IMPATIENCE_SECONDS = 2.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -232,14 +235,18 @@ def client(url: str | None, key: str | None, data_dir: str | None, timeout: floa
 
 
 def stop_signal() -> threading.Event:
-    """Set by SIGINT and SIGTERM; a second one ends the process where it is."""
+    """Set by SIGINT and SIGTERM; asked again a while later, the process ends where it is."""
     stop = threading.Event()
+    first = 0.0
 
     def asked(number: int, frame: FrameType | None) -> Any:
-        if stop.is_set():
+        nonlocal first
+        if not stop.is_set():
+            first = time.monotonic()
+            stop.set()
+        elif time.monotonic() - first > IMPATIENCE_SECONDS:  # a supervisor may well send it twice at once
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        stop.set()
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, asked)

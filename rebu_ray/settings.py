@@ -26,8 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folder of keys, journal, lake and the embedded Redis, where these are not elsewhere."""
     host: str = "127.0.0.1"
     port: int = 8000
-    shards: int = 2
-    """Shard actors; each owns a range of partitions."""
+    shards: int = max(1, (os.cpu_count() or 2) // 2)
+    """Shard actors, each the owner of a range of partitions; one for every two cores unless told."""
     partitions: int = 16
     """Partitions of a new data directory; an old one keeps what it began with. 256 suit a cluster."""
     redis_url: str = ""
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_key: str = ""
     flush_seconds: float = 60.0
     """How long rows stay in the journal before they move to the lake."""
-    flush_bytes: int = 64 * 1024 * 1024
+    flush_bytes: int = 256 * 1024 * 1024
     """How many bytes of rows a shard lets gather in the journal before they move to the lake."""
     hot_events: int = 5_000
     """How many of a user's newest events Redis keeps; older ones are read from the lake."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Final
 
 from ray import serve
 
-from rebu_ray.store.lake import Lake, Manifest
+from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
 
-MANIFEST_SECONDS: Final = 1.0
-"""How long a manifest is taken for the newest: its files outlive it by at least one flush."""
+ATTEMPTS: Final = 5
+"""How often a page is begun anew because a file was merged into another one while it was read."""
 
 
 class LakeReader:
@@ -20,7 +19,6 @@ class LakeReader:
 
     def __init__(self, lake_uri: str) -> None:
         self._lake = Lake(lake_uri)
-        self._manifests: dict[int, tuple[float, Manifest]] = {}
 
     async def page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int
@@ -29,16 +27,17 @@ class LakeReader:
         return await asyncio.to_thread(self._page, partition, stream, low, high, descending, limit)
 
     def _page(self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int) -> list[bytes]:
-        manifest = self._manifest(partition)
-        rows = self._lake.page(partition, stream, low, high, descending, limit, manifest.files)
+        for attempt in range(ATTEMPTS):
+            # The newest manifest, never a remembered one: Redis lets go of rows as soon as it is there.
+            files = self._lake.manifest(partition).files
+            try:
+                rows = self._lake.page(partition, stream, low, high, descending, limit, files)
+            except FileNotFoundError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            break
         return [m for batch in rows.combine_chunks().to_batches() for m in members(batch, Codec())]
-
-    def _manifest(self, partition: int) -> Manifest:
-        now = time.monotonic()
-        known = self._manifests.get(partition)
-        if known is None or now - known[0] > MANIFEST_SECONDS:
-            known = self._manifests[partition] = (now, self._lake.manifest(partition))
-        return known[1]
 
 
 def deployment(lake_uri: str, max_replicas: int) -> serve.Application:

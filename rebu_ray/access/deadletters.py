@@ -12,6 +12,7 @@ from starlette.routing import Route
 from rebu_ray.access import query
 from rebu_ray.access.history import Histories, check_position, items
 from rebu_ray.access.tape import Filter, Page, Stretch, Tape, floor_get, read_page
+from rebu_ray.ingest.position import Position
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest, Source
 from rebu_ray.store.index import position_key
@@ -43,6 +44,8 @@ async def _page(histories: Histories, params: Mapping[str, str]) -> tuple[Page, 
     stretches = [
         Stretch(partition_of(f"d:{source}", histories.partitions), f"d:{source}", low, high) for source in sources
     ]
+    if "min_position" in params:
+        await histories.wait_for(Position.decode(params["min_position"]))
     pipe = histories.redis.pipeline(transaction=False)
     for stretch in stretches:
         pipe.get(position_key(stretch.partition))

@@ -6,7 +6,20 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from rebu_ray.access.tape import END, START, ColdPage, Filter, Page, Stretch, Tape, floor_get, read_page, zrange
+from rebu_ray.access.pipeline import ask
+from rebu_ray.access.tape import (
+    END,
+    START,
+    ColdPage,
+    Filter,
+    Page,
+    Stretch,
+    Tape,
+    chunk_size,
+    floor_get,
+    read_page,
+    zrange,
+)
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest
 from rebu_ray.store.index import (
@@ -97,22 +110,23 @@ class Histories:
     ) -> Page:
         """One page of a user's history. Raises BadRequest 404 for an unknown user, 503 while the index is not whole."""
         own = Stretch(partition_of(f"u:{user_id}", self.partitions), f"u:{user_id}", low, high)
-        chunk = max(limit + 1, 500) if wanted.active else limit + 1
+        chunk = chunk_size(limit, wanted)
         if min_position is not None:
-            await self.wait_for({own.partition}, min_position)
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.get(position_key(own.partition))
-        pipe.execute_command(*zrange(own, low, high, descending, chunk))
-        pipe.execute_command(*floor_get(own))
-        pipe.smembers(anonymous_key(own.partition, user_id))
-        position, found, floor, anonymous = await pipe.execute()
+            await self.wait_for(min_position)
+        position, found, floor, anonymous = await ask(
+            self.redis,
+            ("GET", position_key(own.partition)),
+            zrange(own, low, high, descending, chunk),
+            floor_get(own),
+            ("SMEMBERS", anonymous_key(own.partition, user_id)),
+        )
         check_position(position)
         tape = Tape(self.redis, self.cold, own, floor, descending)
         if floor is None and low < high:
             tape.preload(found, chunk)
         tapes = [tape]
         if anonymous:
-            tapes += await self._phones(user_id, anonymous, low, high, descending, min_position)
+            tapes += await self._phones(user_id, anonymous, low, high, descending)
         elif not found and floor is None and not await self.redis.exists(history_key(own.partition, own.stream)):
             raise unknown_user(user_id)
         return await read_page(tapes, self._codec, wanted, descending, limit)
@@ -131,9 +145,11 @@ class Histories:
         phones = await self._links([a.decode() for a in anonymous])
         return Person(bool(exists or floor or anonymous), phones)
 
-    async def wait_for(self, partitions: set[int], position: Position) -> None:
-        """Wait until what a write answered is visible in these partitions. Raises BadRequest 503 when that lasts."""
-        wanted = {p: position.seqs[p] for p in partitions if p in position.seqs}
+    async def wait_for(self, position: Position) -> None:
+        """Wait until what a write answered is visible: all of it, since what it says about one user's phone can
+        change another user's history. Raises BadRequest 503 when that lasts.
+        """
+        wanted = {p: seq for p, seq in position.seqs.items() if p < self.partitions}
         deadline = asyncio.get_running_loop().time() + self._wait
         while wanted:
             values = await self.redis.mget([position_key(p) for p in wanted])
@@ -148,20 +164,28 @@ class Histories:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _links(self, anonymous: list[str]) -> dict[str, list[Link]]:
+        """Standing links of phones. Raises BadRequest 503 while the index of any partition is not whole: what is
+        said about a phone is in the partition of whom it is said.
+        """
+        if not anonymous:
+            return {}
         pipe = self.redis.pipeline(transaction=False)
+        pipe.mget([position_key(p) for p in range(self.partitions)])
         for anonymous_id in anonymous:
             partition = partition_of(f"a:{anonymous_id}", self.partitions)
             pipe.zrange(links_key(partition, anonymous_id), 0, -1)
-            pipe.hgetall(unlinks_key(partition, anonymous_id))
-        replies = iter(await pipe.execute() if anonymous else ())
+            pipe.zrange(unlinks_key(partition, anonymous_id), 0, -1, withscores=True)
+        replies = iter(await pipe.execute())
+        for value in next(replies):
+            check_position(value)
         phones = {}
         for anonymous_id, raw in zip(anonymous, replies, strict=False):
-            taken_back = {user.decode(): int(at) for user, at in next(replies).items()}
+            taken_back = {user.decode(): int(at) for user, at in next(replies)}
             phones[anonymous_id] = standing((Link(*parse_link(member)) for member in raw), taken_back)
         return phones
 
     async def _phones(
-        self, user_id: str, anonymous: set[bytes], low: bytes, high: bytes, descending: bool, position: Position | None
+        self, user_id: str, anonymous: list[bytes], low: bytes, high: bytes, descending: bool
     ) -> list[Tape]:
         """Tapes over what the user's phones sent while they were theirs."""
         phones = await self._links(sorted(a.decode() for a in anonymous))
@@ -176,20 +200,12 @@ class Histories:
                     stretches.append(Stretch(partition, stream, max(low, since), min(high, until)))
         if not stretches:
             return []
-        touched = {s.partition for s in stretches}
-        if position is not None:
-            await self.wait_for(touched, position)
         pipe = self.redis.pipeline(transaction=False)
         for stretch in stretches:
             pipe.execute_command(*floor_get(stretch))
-        for partition in touched:
-            pipe.get(position_key(partition))
-        replies = await pipe.execute()
-        for value in replies[len(stretches) :]:
-            check_position(value)
         return [
             Tape(self.redis, self.cold, stretch, floor, descending)
-            for stretch, floor in zip(stretches, replies, strict=False)
+            for stretch, floor in zip(stretches, await pipe.execute(), strict=True)
         ]
 
 

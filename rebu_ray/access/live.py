@@ -68,9 +68,10 @@ class Live:
                     fresh = {f"u:{user_id}", *(f"a:{phone}" for phone in phones)} - streams
                     streams |= fresh
                     await self._attend(pubsub, streams)
-                    for stream in sorted(fresh):
-                        # Events of a phone that was linked just now are the user's from here on.
-                        progress.update(await self._positions({stream}))
+                    if fresh:
+                        # Events of a phone that was linked just now are the user's from here on. What is followed
+                        # already keeps its place: messages that it has not had yet may be waiting.
+                        progress = await self._positions(fresh) | progress
                     yield b": still here\n\n"
         finally:
             await pubsub.aclose()
@@ -124,4 +125,6 @@ class Live:
         progress[partition] = found.seq
         token = Position(progress).encode()
         body = self._codec.decompress(found.payload)
-        return b"id: " + token.encode() + b"\ndata: " + head.encode() + body.replace(b"\n", b" ") + b"\n\n"
+        # In JSON text a line can end between tokens only.
+        line = body.replace(b"\r", b" ").replace(b"\n", b" ")
+        return b"id: " + token.encode() + b"\ndata: " + head.encode() + line + b"\n\n"

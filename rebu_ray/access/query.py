@@ -32,7 +32,7 @@ def limit(params: Mapping[str, str]) -> int:
     text = params.get("limit")
     if text is None:
         return DEFAULT_LIMIT
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_LIMIT:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and 1 <= int(text) <= MAX_LIMIT):
         raise BadRequest(400, "invalid_limit", f"limit is {text!r}: it must be a whole number from 1 to {MAX_LIMIT}")
     return int(text)
 

@@ -2,6 +2,9 @@
 
 A page is read from one or more tapes at once. What lies above a stream's floor is in Redis; below it the
 lake is asked too, and late members that Redis still holds are merged in.
+
+Members move from Redis to the lake while tapes are read. The lake has them first, then the floor rises, then
+they go; so a tape looks at the floor after it has read Redis, and at the lake last.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from rebu_ray.store.index import Client, floor_key, history_key
-from rebu_ray.store.member import Codec, Member, split
+from rebu_ray.store.member import PAYLOAD, Codec, Member, split
 
 SCAN_BUDGET: Final = 20_000
 """The most members that one page looks at for a filter; a page may therefore be short and still go on."""
@@ -61,13 +64,8 @@ class Tape:
         self._cold = cold
         self._stretch = stretch
         self._descending = descending
-        low, high = stretch.low, stretch.high
-        hot = (max(low, floor), high) if floor is not None else (low, high)
-        below = (low, min(high, floor)) if floor is not None else (low, low)
-        parts = [(below, True), (hot, False)]
-        self._parts = [
-            (bounds, cold) for bounds, cold in (parts[::-1] if descending else parts) if bounds[0] < bounds[1]
-        ]
+        self._low, self._high = stretch.low, stretch.high
+        self._floor = floor or START
         self.buffer: list[bytes] = []
         self.at = 0
 
@@ -77,36 +75,59 @@ class Tape:
         return self.at >= len(self.buffer)
 
     @property
+    def complete(self) -> bool:
+        """Whether nothing is left beyond what is buffered."""
+        return self._low >= self._high
+
+    @property
     def ended(self) -> bool:
         """Whether nothing is left at all."""
-        return self.empty and not self._parts
+        return self.empty and self.complete
 
     def preload(self, found: list[bytes], asked: int) -> None:
         """Take members that were fetched from Redis already, from the beginning of a tape without a floor."""
-        self._took(found, asked)
+        self._took([found], asked, (self._low, self._high))
 
     async def fill(self, chunk: int) -> None:
-        """Buffer the next members, `chunk` at most, unless some are buffered."""
-        while self.empty and self._parts:
-            (low, high), cold = self._parts[0]
-            hot = self._redis.execute_command(*zrange(self._stretch, low, high, self._descending, chunk))
+        """Buffer the next members, `chunk` or a few more, unless some are buffered."""
+        while not self.ended and self.empty:
+            low, high, cold = self._part()
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.execute_command(*zrange(self._stretch, low, high, self._descending, chunk))
+            pipe.execute_command(*floor_get(self._stretch))
+            hot, floor = await pipe.execute()
+            self._floor = max(self._floor, floor or START)
             if cold:
-                lake = self._cold(self._stretch.partition, self._stretch.stream, low, high, self._descending, chunk)
-                both = await asyncio.gather(hot, lake)
-                found = sorted({split(m).place: m for m in (*both[1], *both[0])}.values(), reverse=self._descending)[
-                    :chunk
-                ]
-            else:
-                found = await hot
-            self._took(found, chunk)
+                partition, stream = self._stretch.partition, self._stretch.stream
+                lake = await self._cold(partition, stream, low, high, self._descending, chunk)
+                self._took([hot, lake], chunk, (low, high))
+            elif self._floor <= low:
+                self._took([hot], chunk, (low, high))
 
-    def _took(self, found: list[bytes], asked: int) -> None:
-        self.buffer, self.at = found, 0
-        (low, high), cold = self._parts.pop(0)
-        if len(found) >= asked:
-            edge = split(found[-1]).place
-            rest = (low, edge) if self._descending else (after(edge), high)
-            self._parts.insert(0, (rest, cold))
+    def _part(self) -> tuple[bytes, bytes, bool]:
+        """The next part that lies on one side of the floor, and whether that is below."""
+        low, high, floor = self._low, self._high, self._floor
+        if self._descending:
+            return (low, high, True) if high <= floor else (max(low, floor), high, False)
+        return (low, high, False) if floor <= low else (low, min(high, floor), True)
+
+    def _took(self, found: Sequence[list[bytes]], asked: int, part: tuple[bytes, bytes]) -> None:
+        """Buffer what was found in a part, as far as every source has told all of it."""
+        edges = [split(members[-1]).place for members in found if len(members) >= asked]
+        if self._descending:
+            self._high = edge = max(edges, default=part[0])
+        else:
+            edge = min(edges, default=part[1])
+            self._low = after(edge) if edges else edge
+        if len(found) == 1:
+            self.buffer = found[0]
+        else:
+            members = {split(member).place: member for members in found for member in members}
+            self.buffer = sorted(
+                (m for place, m in members.items() if (place >= edge if self._descending else place <= edge)),
+                reverse=self._descending,
+            )
+        self.at = 0
 
 
 def after(place: bytes) -> bytes:
@@ -130,7 +151,11 @@ def floor_get(stretch: Stretch) -> tuple[bytes | str, ...]:
 
 async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descending: bool, limit: int) -> Page:
     """The first `limit` members over all tapes that pass the filter, each place and each id once."""
-    chunk = max(limit + 1, 500) if wanted.active else limit + 1
+    if len(tapes) == 1 and not wanted.active:
+        plain = await _plain_page(tapes[0], codec, limit)
+        if plain is not None:
+            return plain
+    chunk = chunk_size(limit, wanted)
     pick = max if descending else min
     fragments: list[bytes] = []
     ids: set[bytes] = set()
@@ -154,6 +179,28 @@ async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descend
         tape.at += 1
         passed = member.place
     return Page(fragments, passed)
+
+
+async def _plain_page(tape: Tape, codec: Codec, limit: int) -> Page | None:
+    """A page of one tape without a filter, all at once; None where ids repeat or the page reaches into another chunk."""
+    await tape.fill(limit + 1)
+    raw = tape.buffer[tape.at :]
+    ends = [member.index(0, 8) for member in raw]
+    if len({member[8:end] for member, end in zip(raw, ends, strict=True)}) < len(raw):
+        return None
+    if len(raw) > limit:
+        resume: bytes | None = raw[limit - 1][: ends[limit - 1]]
+    elif tape.complete:
+        resume = None
+    else:
+        return None
+    chosen = zip(raw[:limit], ends, strict=False)
+    return Page([codec.decompress(member[end + PAYLOAD :]) for member, end in chosen], resume)
+
+
+def chunk_size(limit: int, wanted: Filter) -> int:
+    """How many members to fetch at once for a page."""
+    return max(limit + 1, 500) if wanted.active else limit + 1
 
 
 def _fragment(member: Member, codec: Codec, wanted: Filter) -> bytes | None:

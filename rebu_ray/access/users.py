@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -24,8 +25,25 @@ from rebu_ray.store.member import place_time
 from rebu_ray.store.rows import Routed, partition_of
 
 HISTORY_PARAMETERS: Final = ("since", "until", "kind", "name", "source", "order", "limit", "cursor", "min_position")
+# Values pass through as they were sent: a number may be beyond what this language reads.
+_TRAITS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 MERGED_IDENTIFIES: Final = 1000
 """How many of the newest identify calls a profile is put together from."""
+
+
+class _Id(Convertor[str]):
+    """An id in a path, decoded already: it may hold a slash, even a line's end."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 
 
 def routes(
@@ -85,12 +103,11 @@ def routes(
         body = {"success": True, "unlinked": anonymous_id, "position": position.encode()}
         return Response(msgspec.json.encode(body), media_type="application/json")
 
-    base = "/v1/users/{user_id}"
     return [
-        Route(f"{base}/events", events, methods=["GET"]),
-        Route(f"{base}/events/stream", stream, methods=["GET"]),
-        Route(f"{base}/anonymous/{{anonymous_id}}", unlink, methods=["DELETE"]),
-        Route(base, profile, methods=["GET"]),
+        Route("/v1/users/{user_id:id}/events", events, methods=["GET"]),
+        Route("/v1/users/{user_id:id}/events/stream", stream, methods=["GET"]),
+        Route("/v1/users/{user_id:id}/anonymous/{anonymous_id:id}", unlink, methods=["DELETE"]),
+        Route("/v1/users/{user_id}", profile, methods=["GET"]),
     ]
 
 
@@ -108,13 +125,11 @@ async def _profile(histories: Histories, user_id: str) -> dict[str, Any]:
     if not person.exists:
         raise unknown_user(user_id)
     key = traits_key(partition_of(f"u:{user_id}", histories.partitions), user_id)
-    traits: dict[str, Any] = {}
+    traits: dict[str, msgspec.Raw] = {}
     identified_at: int | None = None
     for member in await histories.redis.zrange(key, -MERGED_IDENTIFIES, -1):
         end = member.index(0, 8)
-        said = msgspec.json.decode(member[end + 1 :])
-        if isinstance(said, dict):
-            traits |= said
+        traits |= _TRAITS.decode(member[end + 1 :])
         identified_at = place_time(member[:end])
     phones = [
         {"anonymous_id": phone, "since": text(min(theirs))}

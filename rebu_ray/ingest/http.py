@@ -27,20 +27,25 @@ ON_LOOP_BYTES: Final = 256 * 1024
 def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
     """The write routes of the contract."""
 
-    async def store(request: Request, source: Source, parse: Callable[[bytes, int], Parsed], body: bytes) -> Response:
+    async def store(
+        source: Source,
+        parse: Callable[[bytes, int], Parsed],
+        body: bytes,
+        producer: str | None = None,
+        sequence: int | None = None,
+    ) -> Response:
         received_at = time.time_ns() // 1_000_000
         if len(body) > ON_LOOP_BYTES:
             parsed = await asyncio.to_thread(parse, body, received_at)
         else:
             parsed = parse(body, received_at)
-        receipt = await intake().store(source, parsed, received_at)
+        receipt = await intake().store(source, parsed, received_at, producer, sequence)
         return Response(receipt.body(), media_type="application/json")
 
     async def segment(request: Request) -> Response:
         call = request.url.path.rsplit("/", 1)[1]
         body = await _body(request, keys, key_in_body=True)
         return await store(
-            request,
             Source.APP_EVENTS,
             lambda data, now: parse_segment(data, now, None if call == "batch" else call),
             body,
@@ -55,16 +60,17 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
         producer, sequence = _sequence(request)
         kind = request.headers.get("content-type")
         return await store(
-            request,
             Source(source),
             lambda data, now: parse_logs(Source(source), kind, data, now, producer, sequence),
             body,
+            producer,
+            sequence,
         )
 
     async def otlp(request: Request) -> Response:
         body = await _body(request, keys)
         kind = request.headers.get("content-type")
-        return await store(request, Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
+        return await store(Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
 
     return [
         *(Route(f"/v1/{call}", segment, methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),

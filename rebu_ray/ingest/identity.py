@@ -22,14 +22,14 @@ def stream_of(record: Record) -> str:
 def route(record: Record, partitions: int) -> Iterator[Routed]:
     """Where a record goes: to its stream and, if it is an access line with a user, to its request as well.
 
-    The first one carries the verdict.
+    The first one carries the verdict. A request id that comes up again another time binds its lines anew.
     """
     key = stream_of(record)
     yield Routed(partition_of(key, partitions), key, record)
     if record.kind == Kind.SERVER_ACCESS and record.user_id is not None and record.request_id is not None:
         binding = Record(
             kind=Kind.BINDING,
-            id=f"binding {record.user_id}",
+            id=f"binding {record.event_time} {record.user_id}",
             name="",
             source=record.source,
             event_time=record.event_time,

@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from rebu_ray.ingest.dialects import json_text
+from rebu_ray.ingest.dialects.fields import RefusedError
 from rebu_ray.ingest.identity import route
+from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing
-from rebu_ray.ingest.owner import Appended
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
 from rebu_ray.store.rows import Routed, encode, partition_of, to_batch
 
@@ -107,7 +109,9 @@ class Lane:
         for parcel in parcels:
             end = start + len(parcel.rows)
             if not parcel.answer.done():
-                parcel.answer.set_result(answer._replace(new=answer.new[start:end]))
+                theirs = {row.partition for row in parcel.rows}
+                positions = {p: seq for p, seq in (answer.positions or {}).items() if p in theirs}
+                parcel.answer.set_result(answer._replace(new=answer.new[start:end], positions=positions))
             start = end
 
 
@@ -119,9 +123,17 @@ class Intake:
         self._call = call
         self._lanes: dict[int, Lane] = {}
 
-    async def store(self, source: Source, parsed: Parsed, received_at: int) -> Receipt:
+    async def store(
+        self,
+        source: Source,
+        parsed: Parsed,
+        received_at: int,
+        producer: str | None = None,
+        sequence: int | None = None,
+    ) -> Receipt:
         """Make every accepted record durable and every refused one a dead letter.
 
+        `producer` and `sequence` (of the first record) tell one refused line from another with the same words.
         Raises BadRequest 429 or 503 when a shard cannot take them now.
         """
         routing = await self._routing(False)
@@ -131,7 +143,7 @@ class Intake:
         for ordinal, entry in enumerate(parsed):
             verdict_rows.append(len(rows))
             if isinstance(entry, Refusal):
-                rows.append(dead_letter(source, entry, ordinal, received_at, partitions))
+                rows.append(dead_letter(source, entry, ordinal, received_at, partitions, producer, sequence))
             else:
                 rows += route(entry, partitions)
         new, position = await self._append(rows, routing)
@@ -151,22 +163,29 @@ class Intake:
             by_slot: dict[int, list[int]] = {}
             for i in left:
                 by_slot.setdefault(routing.owners[rows[i].partition], []).append(i)
-            sends = [self._send(slot, [rows[i] for i in found]) for slot, found in by_slot.items()]
+            parts = [
+                (slot, found[at : at + CALL_ROWS])
+                for slot, found in by_slot.items()
+                for at in range(0, len(found), CALL_ROWS)
+            ]
+            sends = [self._send(slot, [rows[i] for i in found]) for slot, found in parts]
             again: list[int] = []
             problem = Appended("unavailable", detail="a shard is being restarted", retry_after=2.0)
-            for found, answer in zip(by_slot.values(), await asyncio.gather(*sends), strict=True):
+            for (_, found), answer in zip(parts, await asyncio.gather(*sends), strict=True):
                 if answer.status == "ok":
                     for i, flag in zip(found, answer.new, strict=True):
                         new[i] = flag
-                    positions |= answer.positions or {}
-                elif answer.status == "overloaded":
-                    wait = max(1, round(answer.retry_after))
-                    raise BadRequest(429, "overloaded", f"too many writes at the moment: send again in {wait} s", wait)
+                    for partition, seq in (answer.positions or {}).items():
+                        positions[partition] = max(seq, positions.get(partition, 0))
                 else:
                     problem = answer
                     again += found
+            if problem.status == "overloaded" and len(again) == len(rows):
+                wait = max(1, round(problem.retry_after))
+                raise BadRequest(429, "overloaded", f"too many writes at the moment: send again in {wait} s", wait)
             left = again
             if left:
+                # What is stored in part is seen to its end if that can be: 429 says that nothing was stored.
                 if asyncio.get_running_loop().time() > deadline or (
                     problem.status == "unavailable" and problem.retry_after > 2
                 ):
@@ -186,12 +205,21 @@ class Intake:
             return Appended("gone", detail=str(error))
 
 
-def dead_letter(source: Source, refusal: Refusal, ordinal: int, received_at: int, partitions: int) -> Routed:
+def dead_letter(
+    source: Source,
+    refusal: Refusal,
+    ordinal: int,
+    received_at: int,
+    partitions: int,
+    producer: str | None = None,
+    sequence: int | None = None,
+) -> Routed:
     """A refused record as it is kept: whole, with its reason, under its source."""
     key = f"d:{source}"
+    number = None if sequence is None else sequence + ordinal
     record = Record(
         kind=Kind.DEAD_LETTER,
-        id=derived_id(source, refusal.raw, ordinal),
+        id=derived_id(source, refusal.raw, ordinal, producer, number),
         name=refusal.reason,
         source=source,
         event_time=received_at,
@@ -202,13 +230,14 @@ def dead_letter(source: Source, refusal: Refusal, ordinal: int, received_at: int
 
 
 def _as_json(raw: bytes) -> bytes:
-    """Any bytes as a JSON value: themselves where they are one, else a string, else base64."""
+    """Any bytes as a JSON value that every reader takes: themselves where they are one, else a string, else base64."""
     try:
         text = raw.decode()
-        msgspec.json.decode(raw)
     except UnicodeDecodeError:
         return msgspec.json.encode({"base64": base64.b64encode(raw).decode()})
-    except (msgspec.DecodeError, RecursionError):
+    try:
+        json_text.loads(raw)
+    except RefusedError:
         return msgspec.json.encode(text)
     return raw
 

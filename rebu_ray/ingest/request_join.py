@@ -45,6 +45,7 @@ class RequestJoin:
 
     def observe(self, rows: Iterable[Row], now: int) -> list[Claimed]:
         """Take in rows of request streams in journal order; the lines whose user is known now."""
+        self.expire(now)
         claimed: list[Claimed] = []
         for row in rows:
             key = row["key"]

@@ -16,6 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+INLINE_BYTES: Final = 4 * 1024 * 1024
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
 _FOLDER_LENGTH: Final = 19
@@ -60,6 +63,24 @@ def keep_logs(folder: Path, data_dir: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def clear_leftovers(data_dir: str) -> int:
+    """End what an earlier platform on this data dir left running when it was killed; how many processes that were.
+
+    They are known by the session folder in their command line. Only for the holder of the data dir's lock.
+    """
+    mark = f"{session_folder(data_dir)}/"
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and any(mark in word for word in process.cmdline()):
+                process.kill()
+                left.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            continue
+    psutil.wait_procs(left, timeout=10)
+    return len(left)
+
+
 def prepare(data_dir: str) -> Path:
     """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`."""
     folder = session_folder(data_dir)
@@ -86,6 +107,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # A batch goes to its shard within the call, not by way of the object store.
+        "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+import psutil
 import redis
 
 START_SECONDS: Final = 60.0
@@ -86,10 +87,12 @@ class RedisServer:
         )
         with open(os.open(config, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text + "\n")
+        self._end_leftover()
         # In a session of its own: Ctrl-C in the terminal is for the platform, which stops this one last.
         self._process = subprocess.Popen(
             [find_binary(), str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
+        (self._folder / "server.pid").write_text(str(self._process.pid), encoding="ascii")
         deadline = time.monotonic() + START_SECONDS
         with redis.Redis.from_url(self.url, socket_connect_timeout=1) as client:
             while True:
@@ -103,6 +106,19 @@ class RedisServer:
                     if time.monotonic() > deadline:
                         raise RedisServerError(f"the embedded Redis does not answer on port {self._port}") from error
                     time.sleep(0.02)
+
+    def _end_leftover(self) -> None:
+        """End a server that an earlier platform on this folder left behind when it was killed; it saves what it has."""
+        note = self._folder / "server.pid"
+        try:
+            left = psutil.Process(int(note.read_text(encoding="ascii")))
+            if left.pid != self.pid and left.cwd() == str(self._folder.resolve()):
+                left.terminate()
+                left.wait(START_SECONDS)
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        except (psutil.AccessDenied, psutil.TimeoutExpired) as error:
+            raise RedisServerError(f"an earlier embedded Redis still runs on {self._folder}: {error}") from error
 
     def revive(self) -> bool:
         """Start the server again if it has died; whether it had."""

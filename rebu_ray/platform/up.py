@@ -52,6 +52,9 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_owner(settings.data_dir))
+        left = local_ray.clear_leftovers(settings.data_dir)
+        if left:
+            say(f"ended {left} processes of an earlier run that was killed")
         local_ray.check_port(settings.host, settings.port)
         keys = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
         redis: RedisServer | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -14,7 +15,10 @@ from rebu_ray.store.rows import ROWS
 
 _SMALL_BYTES: Final = 16 * 1024 * 1024
 _SMALL_FILES: Final = 8
-"""So many small files of a partition are merged into one at the next flush."""
+"""So many small files of a partition, the newest ones, are merged into one at the next flush.
+
+Only neighbours: the files of a partition stay in sequence, so that it can be read in sequence, file by file.
+"""
 
 
 class Flushed(NamedTuple):
@@ -53,7 +57,8 @@ def _flush_partition(lake: Lake, partition: int, manifest: Manifest, batches: li
     rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
     covered_seq = pc.max(rows["seq"]).as_py()
     streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:")))
-    small = tuple(f for f in manifest.files if f.bytes < _SMALL_BYTES)
+    newest_first = sorted(manifest.files, key=lambda f: f.first_seq, reverse=True)
+    small = tuple(takewhile(lambda f: f.bytes < _SMALL_BYTES, newest_first))
     replaced = small if len(small) >= _SMALL_FILES else ()
     if replaced:
         rows = first_of_each(pa.concat_tables([lake.read(partition, replaced).cast(ROWS), rows]))

@@ -4,7 +4,7 @@ Every key carries its partition as a hash tag, so that a partition's keys share 
 
     rebu{P}h:STREAM     sorted set of members (see member.py): the history of a stream
     rebu{P}l:ANON       sorted set of (time, received, user): which users an anonymous id was identified as
-    rebu{P}x:ANON       hash user -> received_at of the last time the link was taken back
+    rebu{P}b:ANON       sorted set user, by received_at of the last time the link was taken back
     rebu{P}i:USER       set of the anonymous ids that were ever identified as the user
     rebu{P}t:USER       sorted set of (time, id, traits): what identify calls said about the user
     rebu{P}f:STREAM     place below which a stream's rows may be in the lake only
@@ -22,11 +22,10 @@ from typing import Any, Final, NamedTuple
 import hiredis
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import redis
 
 from rebu_ray.records import HISTORY_KINDS, Kind
-from rebu_ray.store.member import INDEX_FORMAT, Codec, members, place, split, time_place
+from rebu_ray.store.member import INDEX_FORMAT, Codec, members, place, place_time, split, time_place
 from rebu_ray.store.rows import partition_of
 
 Command = tuple[bytes | str | int, ...]
@@ -36,7 +35,7 @@ Client = Any
 UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.exceptions.ResponseError)
 """What a Redis that is away, loading, full or read-only raises."""
 
-_SHOWN: Final = pa.array([str(k) for k in HISTORY_KINDS])
+_SHOWN: Final = frozenset(HISTORY_KINDS)
 
 
 def history_key(partition: int, stream: str) -> bytes:
@@ -48,7 +47,7 @@ def links_key(partition: int, anonymous_id: str) -> bytes:
 
 
 def unlinks_key(partition: int, anonymous_id: str) -> bytes:
-    return b"rebu{%d}x:" % partition + anonymous_id.encode()
+    return b"rebu{%d}b:" % partition + anonymous_id.encode()
 
 
 def anonymous_key(partition: int, user_id: str) -> bytes:
@@ -109,6 +108,7 @@ _NOTHING: Final = msgspec.Raw(b"")
 
 class _Message(msgspec.Struct):
     type: msgspec.Raw = _NOTHING
+    event: msgspec.Raw = _NOTHING
     traits: msgspec.Raw = _NOTHING
     context: msgspec.Raw = _NOTHING
 
@@ -124,41 +124,42 @@ def commands(
     Rows of streams in `watched` are published as well. Request and nameless streams answer no question and
     are left out.
     """
-    shown = pc.and_(
-        pc.is_in(batch["kind"], value_set=_SHOWN),
-        pc.or_(pc.starts_with(batch["key"], "u:"), pc.starts_with(batch["key"], "a:")),
-    )
-    dead = pc.equal(batch["kind"], Kind.DEAD_LETTER)
+    keys, kinds, names = (batch[column].to_pylist() for column in ("key", "kind", "name"))
+    whose = list(zip(keys, kinds, strict=True))
+    shown = [i for i, (key, kind) in enumerate(whose) if key[0] in "ua" and kind in _SHOWN]
+    dead = [i for i, kind in enumerate(kinds) if kind == Kind.DEAD_LETTER]
     out: list[Command] = []
-    for mask in (shown, dead):
-        chosen = batch.filter(mask)
-        if chosen.num_rows:
-            out += _history(chosen, codec, watched)
-    steering = batch.filter(
-        pc.or_(
-            pc.is_valid(batch["links"]),
-            pc.and_(pc.equal(batch["name"], "identify"), pc.is_valid(batch["user_id"])),
-        )
-    )
-    for row in steering.to_pylist():
-        out += _person(row, partitions)
+    for chosen in (shown, dead):
+        if chosen:
+            out += _history(_rows(batch, chosen), codec, watched)
+    if batch["links"].null_count < batch.num_rows or "identify" in names:
+        linked = batch["links"].to_pylist()
+        steering = [i for i, (name, link) in enumerate(zip(names, linked, strict=True)) if link or name == "identify"]
+        for row in _rows(batch, steering).to_pylist():
+            out += _person(row, partitions)
     return out
 
 
+def _rows(batch: pa.RecordBatch, chosen: list[int]) -> pa.RecordBatch:
+    return batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen, pa.int64()))
+
+
 def _history(batch: pa.RecordBatch, codec: Codec, watched: frozenset[str]) -> list[Command]:
-    grouped: dict[tuple[int, str], list[bytes | str]] = {}
+    grouped: dict[str, list[bytes | str]] = {}
+    partitions: dict[str, int] = {}
     for partition, key, member in zip(
         batch["partition"].to_pylist(), batch["key"].to_pylist(), members(batch, codec), strict=True
     ):
-        command = grouped.get((partition, key))
+        command = grouped.get(key)
         if command is None:
-            grouped[partition, key] = command = ["ZADD", history_key(partition, key)]
+            partitions[key] = partition
+            grouped[key] = command = ["ZADD", history_key(partition, key)]
         command += (b"0", member)
     out: list[Command] = [tuple(command) for command in grouped.values()]
     if watched:
         followed = [
-            (partition, split(member).seq, key, member)
-            for (partition, key), command in grouped.items()
+            (partitions[key], split(member).seq, key, member)
+            for key, command in grouped.items()
             if key in watched
             for member in command[3::2]
             if isinstance(member, bytes)
@@ -177,7 +178,7 @@ def _person(row: dict[str, Any], partitions: int) -> list[Command]:
     if anonymous is not None:
         theirs = partition_of(f"a:{anonymous}", partitions)
         if row["kind"] == Kind.UNLINK:
-            out.append(("HSET", unlinks_key(theirs, anonymous), user, row["received_at"]))
+            out.append(("ZADD", unlinks_key(theirs, anonymous), "GT", row["received_at"], user))
             return out
         member = link_member(row["event_time"], row["received_at"], user)
         out.append(("ZADD", links_key(theirs, anonymous), b"0", member))
@@ -190,15 +191,20 @@ def _person(row: dict[str, Any], partitions: int) -> list[Command]:
     return out
 
 
-def position_commands(positions: dict[int, int], behind: bool = False) -> list[Command]:
-    """The commands that say how far partitions are indexed; to be sent after the rows themselves."""
-    return [("SET", position_key(p), position_value(seq, behind)) for p, seq in positions.items()]
+def position_commands(positions: dict[int, int]) -> list[Command]:
+    """The commands that say how far partitions are indexed now; to be sent after the rows themselves.
+
+    A partition without a position gets none: Redis has lost it, and a position would vouch for what is gone.
+    """
+    return [("SET", position_key(p), position_value(seq), "XX") for p, seq in positions.items()]
 
 
 def _traits(body: bytes) -> bytes:
     """The traits of an identify message, at its top or in its context; empty where it has none."""
     message = _MESSAGE.decode(body)
-    if bytes(message.type) != b'"identify"':
+    # One that was sent to /v1/identify need not say its type, a track that is called "identify" has an event.
+    said = bytes(message.type)
+    if said != b'"identify"' and (said not in (b"", b"null", b'""') or bytes(message.event)):
         return b""
     if bytes(message.traits)[:1] == b"{":
         return bytes(message.traits)
@@ -206,6 +212,10 @@ def _traits(body: bytes) -> bytes:
         context = bytes(_MESSAGE.decode(message.context).traits)
         return context if context[:1] == b"{" else b""
     return b""
+
+
+class IndexEmptied(redis.ResponseError):
+    """Redis has lost the position of a partition, and with it what was indexed."""
 
 
 class Index:
@@ -218,7 +228,7 @@ class Index:
         self._connection: Any = None
 
     def send(self, commands: Sequence[Command]) -> None:
-        """Send many commands at once and check every reply."""
+        """Send many commands at once and check every reply. Raises IndexEmptied, or another of `UNAVAILABLE`."""
         if not commands:
             return
         if self._connection is None:
@@ -230,7 +240,8 @@ class Index:
             connection.send_packed_command([packed])
             for _ in commands:
                 try:
-                    connection.read_response()
+                    if connection.read_response() is None:  # only `SET XX` answers so
+                        failed = IndexEmptied("the index was emptied")
                 except redis.ResponseError as error:
                     failed = error
         except BaseException:
@@ -248,13 +259,21 @@ class Index:
         return {p: parse_position(value) for p, value in zip(wanted, pipe.execute(), strict=True)}
 
     def set_positions(self, positions: dict[int, int], behind: bool = False) -> None:
-        self.send(position_commands(positions, behind))
+        """Say how far partitions are indexed, whatever was known of them before."""
+        self.send([("SET", position_key(p), position_value(seq, behind)) for p, seq in positions.items()])
 
     def clear(self, partition: int) -> None:
-        """Remove every key of a partition, its position first, so that no reader trusts what is left."""
+        """Remove the keys of a partition, its position first, so that no reader trusts what is left.
+
+        What is said about its anonymous ids stays: rows of other partitions said it, which need not be read
+        again. So a new form of these keys needs new names.
+        """
         self.redis.delete(position_key(partition))
+        others = (links_key(partition, ""), unlinks_key(partition, ""))
         found: list[bytes] = []
         for key in self.redis.scan_iter(match=b"rebu{%d}*" % partition, count=1000):
+            if key.startswith(others):
+                continue
             found.append(key)
             if len(found) == 1000:
                 self.redis.unlink(*found)
@@ -284,13 +303,18 @@ class Index:
     def evict(self, partition: int, below: int, quiet_since: int, limit: int = 1000) -> int:
         """Drop the members of streams that nothing was written to since `quiet_since` (ms); how many went.
 
-        As with `settle`, only members with an event time before `below` go.
+        As with `settle`, only members with an event time before `below` go. The floor is set no higher than
+        it must be: what is written to the stream from now on is read from Redis alone.
         """
         quiet = self.redis.zrange(quiet_key(partition), "-inf", quiet_since, byscore=True, offset=0, num=limit)
         gone = 0
-        for stream in quiet:
-            gone += self._drop(partition, stream.decode(), time_place(below))
-            self.redis.zrem(quiet_key(partition), stream)
+        for name in quiet:
+            stream = name.decode()
+            newest = self.redis.zrange(history_key(partition, stream), -1, -1)
+            if newest:
+                gone += self._drop(partition, stream, time_place(min(below, place_time(newest[0]) + 1)))
+            if not self.redis.exists(history_key(partition, stream)):
+                self.redis.zrem(quiet_key(partition), name)
         return gone
 
     def _drop(self, partition: int, stream: str, floor: bytes) -> int:

@@ -187,7 +187,11 @@ class DirectoryJournal:
                 with contextlib.suppress(FileNotFoundError):  # another claimant was quicker
                     os.unlink(self._epoch_path(slot, older))
         # From here on older owners are refused. What they made durable until now counts, later bytes do not.
-        sizes = {str(n): os.path.getsize(self._path(n)) for n in self._names() if n.slot == slot and n.epoch < epoch}
+        sizes: dict[str, int] = {}
+        for name in self._names():
+            if name.slot == slot and name.epoch < epoch:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile: all of it is in the lake
+                    sizes[str(name)] = os.path.getsize(self._path(name))
         fence = self._path(f"{slot:03d}-{epoch:06d}.fence")
         with open(fence + ".new", "wb") as file:
             file.write(msgspec.msgpack.encode(sizes))
@@ -198,33 +202,35 @@ class DirectoryJournal:
         return epoch
 
     def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
-        if self._file is None or self._open is None:
-            self._number += 1
-            self._open = SegmentName(slot, epoch, self._number)
-            path = self._path(self._open)
-            self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-            self._sync_folder()
-        size = os.fstat(self._file).st_size
+        try:
+            segment, file = self._segment(slot, epoch)
+            size = os.fstat(file).st_size
+        except OSError as error:
+            self.roll()
+            raise JournalError(f"journal {self._folder}: {error.strerror}") from error
         try:
             written = 0
             while written < len(frame):
-                written += os.write(self._file, frame[written:] if written else frame)
-            os.fdatasync(self._file)
+                written += os.write(file, frame[written:] if written else frame)
+            os.fdatasync(file)
         except OSError as error:
             # A frame that is only partly there must not be followed by a sound one, nor may a file be
-            # trusted whose sync failed once.
-            os.ftruncate(self._file, size)
-            self.roll()
+            # trusted whose sync failed once. Where even the cut fails, that is no JournalError: the frame may
+            # be whole, so its sequence numbers must not be given out again by this owner.
+            try:
+                os.ftruncate(file, size)
+            finally:
+                self.roll()
             raise JournalError(f"journal {self._folder}: {error.strerror}") from error
         # Looked at after the write: an owner that claims later reads what this one has just made durable.
         if not os.path.exists(self._epoch_path(slot, epoch)):
             raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")
-        return self._open
+        return segment
 
     def roll(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        self._file = self._open = None
+        file, self._file, self._open = self._file, None, None
+        if file is not None:
+            os.close(file)
 
     def segments(self) -> list[SegmentName]:
         return sorted(self._names(), key=lambda n: (n.epoch, n.slot, n.number))
@@ -247,6 +253,17 @@ class DirectoryJournal:
     def slots(self) -> set[int]:
         """Every slot that ever had an owner here."""
         return {int(m[1]) for m in map(_EPOCH.match, os.listdir(self._folder)) if m}
+
+    def _segment(self, slot: int, epoch: int) -> tuple[SegmentName, int]:
+        """The open segment, a new one where there is none. It counts as open once the folder lists it for good."""
+        if self._open is None or self._file is None or self._open[:2] != (slot, epoch):
+            self.roll()
+            self._number += 1
+            name = SegmentName(slot, epoch, self._number)
+            self._file = os.open(self._path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+            self._sync_folder()
+            self._open = name
+        return self._open, self._file
 
     def _fenced_at(self, segment: SegmentName) -> int | None:
         later = [epoch for epoch in self._fences(segment.slot) if epoch > segment.epoch]
@@ -307,6 +324,9 @@ class ObjectJournal:
         try:
             self._put(str(name), frame)
         except OSError as error:
+            # The store may have taken it all the same; its sequence numbers are given out again.
+            with contextlib.suppress(OSError):
+                self._fs.delete_file(f"{self._root}/{name}")
             raise JournalError(f"journal {self._root}: {error}") from error
         if max(self._epochs(slot), default=epoch) > epoch:
             raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")

@@ -9,6 +9,7 @@ manifest is written beside the last one, whole, and the highest version wins.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
 from rebu_ray.store.member import place, place_time
 from rebu_ray.store.rows import ROWS
 
@@ -26,6 +28,8 @@ FORMAT: Final = 1
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
 _KEPT_MANIFESTS: Final = 3
 _ROW_GROUP: Final = 32_768
+_SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER)])
+"""What a page shows; the rest of a stream's rows steer the platform."""
 
 
 class LakeError(Exception):
@@ -99,6 +103,7 @@ class Lake:
             use_dictionary=["key", "kind", "name", "source", "user_id", "matched_by"],
             write_statistics=True,
         )
+        self._make_durable(path)
         return DataFile(
             name=name,
             rows=rows.num_rows,
@@ -112,13 +117,20 @@ class Lake:
         )
 
     def commit(self, partition: int, before: Manifest, files: Sequence[DataFile], covered_seq: int) -> Manifest:
-        """Make `files` the partition's, covering the journal up to `covered_seq`. Only for the partition's owner."""
+        """Make `files` the partition's, covering the journal up to `covered_seq`. Only for the partition's owner.
+
+        Durable when it returns. Raises LakeError where somebody else has committed since `before`.
+        """
+        if max(self._versions(partition), default=0) != before.version:
+            raise LakeError(f"partition {partition} has a later manifest than version {before.version}")
         after = Manifest(version=before.version + 1, covered_seq=covered_seq, files=tuple(files))
         self._fs.create_dir(self.folder(partition), recursive=True)
         path = self._manifest_path(partition, after.version)
         with self._fs.open_output_stream(path + ".new") as out:
             out.write(msgspec.msgpack.encode(after))
+        self._make_durable(path + ".new")
         self._fs.move(path + ".new", path)
+        self._make_durable(self.folder(partition))
         for version in self._versions(partition)[:-_KEPT_MANIFESTS]:
             self._fs.delete_file(self._manifest_path(partition, version))
         return after
@@ -146,7 +158,9 @@ class Lake:
         Row groups are visited from the end where the page begins, and no further than it reaches: a page
         of a stream with a million rows costs a few row groups.
         """
-        first, last = place_time(low), place_time(high)
+        # A bound shorter than a time is the beginning or the end of everything.
+        first = place_time(low) if len(low) >= 8 else 0
+        last = place_time(high) if len(high) >= 8 else MAX_TIME_MS
         groups = []
         for file in files:
             if file.min_event_time > last or file.max_event_time < first:
@@ -163,7 +177,7 @@ class Lake:
             rows = parquet.read_row_group(i)
             rows = rows.filter(
                 pc.and_(
-                    pc.equal(rows["key"], key),
+                    pc.and_(pc.equal(rows["key"], key), pc.is_in(rows["kind"], value_set=_SHOWN)),
                     pc.and_(pc.greater_equal(rows["event_time"], first), pc.less_equal(rows["event_time"], last)),
                 )
             )
@@ -174,6 +188,15 @@ class Lake:
                 if (following[1] < edge) if descending else (following[0] > edge):
                     break
         return found.slice(0, limit)
+
+    def _make_durable(self, path: str) -> None:
+        """Have a local file or folder on the disk itself: the journal is removed on the strength of it."""
+        if isinstance(self._fs, pafs.LocalFileSystem):
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
     def _versions(self, partition: int) -> list[int]:
         selector = pafs.FileSelector(self.folder(partition), allow_not_found=True)

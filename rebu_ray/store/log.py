@@ -5,8 +5,11 @@ Everything here blocks and is called from one thread at a time; `ingest.shard` i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rebu_ray.store.journal import FORMAT, Header, Journal, SegmentName, Span, pack, unpack
+from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, pack, unpack
 from rebu_ray.store.lake import Lake, Manifest
 from rebu_ray.store.rows import ROWS, encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
@@ -74,6 +77,10 @@ class ShardLog:
             fresh = batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms))
             if fresh.num_rows:
                 recent.append(fresh)
+        for segment in self._journal.segments():
+            # Flushed by an earlier owner of the slot that died before it could remove it.
+            if segment.slot == self.slot and segment.epoch < self.epoch and segment not in self._segments:
+                self._remove_covered(segment, _Held())
         return recent
 
     def commit(self, batch: pa.RecordBatch, now: int) -> Commit:
@@ -81,17 +88,20 @@ class ShardLog:
 
         Raises NotOwner, StaleOwner or JournalError.
         """
-        touched = set(pc.unique(batch["partition"]).to_pylist())
+        partitions = batch["partition"].to_numpy()
+        touched = set(partitions.tolist())
         if not touched <= self.partitions:
             raise NotOwner(f"slot {self.slot} does not own partitions {sorted(touched - self.partitions)}")
         prints = batch["fingerprint"].to_numpy()
         new = self.seen.add(prints, now)
-        rows = batch.filter(pa.array(new))
-        rows = rows.take(pc.sort_indices(rows["partition"])) if rows.num_rows else rows
-        spans: list[Span] = []
-        for found in pc.value_counts(rows["partition"]).to_pylist():
-            partition, count = found["values"], found["counts"]
-            spans.append(Span(partition, self.last_seq[partition] + 1, count))
+        kept = np.flatnonzero(new)
+        kept = kept[np.argsort(partitions[kept], kind="stable")]
+        rows = batch.take(pa.array(kept))
+        found, counts = np.unique(partitions[kept], return_counts=True)
+        spans = [
+            Span(partition, self.last_seq[partition] + 1, count)
+            for partition, count in zip(found.tolist(), counts.tolist(), strict=True)
+        ]
         if spans:
             header = Header(v=FORMAT, epoch=self.epoch, committed_at=now, spans=spans)
             try:
@@ -107,13 +117,17 @@ class ShardLog:
         return Commit(new, done, {p: self.last_seq[p] for p in touched})
 
     def since(self, positions: dict[int, int]) -> Iterator[pa.RecordBatch]:
-        """The rows after the given sequence numbers, from lake and journal, partition by partition, in order."""
+        """The rows after the given sequence numbers, from lake and journal, those of each partition in sequence.
+
+        So whoever takes them in may remember how far it came, and go on from there.
+        """
         for partition, seq in positions.items():
             manifest = self.manifests[partition]
             for file in sorted(manifest.files, key=lambda f: f.first_seq):
                 if file.last_seq > seq:
                     table = self._lake.read(partition, [file]).cast(ROWS)
-                    yield from table.filter(pc.greater(table["seq"], seq)).to_batches(max_chunksize=10_000)
+                    table = table.filter(pc.greater(table["seq"], seq)).sort_by("seq")
+                    yield from table.to_batches(max_chunksize=10_000)
         for _, batch in self._tail():
             wanted = [
                 pc.and_(pc.equal(batch["partition"], p), pc.greater(batch["seq"], s)) for p, s in positions.items()
@@ -134,9 +148,7 @@ class ShardLog:
         """Take note of committed manifests, and remove the segments that they cover for every partition in them."""
         self.manifests.update(manifests)
         for segment in segments:
-            held = self._segments.pop(segment)
-            if self._covered(segment, held):
-                self._journal.remove(segment)
+            self._remove_covered(segment, self._segments.pop(segment))
 
     @property
     def unflushed_bytes(self) -> int:
@@ -155,6 +167,12 @@ class ShardLog:
     def close(self) -> None:
         self._journal.close()
 
+    def _remove_covered(self, segment: SegmentName, held: _Held) -> None:
+        """Remove a segment, unless it holds rows that the lake does not."""
+        with contextlib.suppress(FileNotFoundError):  # another owner of rows in it was quicker
+            if self._covered(segment, held):
+                self._journal.remove(segment)
+
     def _covered(self, segment: SegmentName, held: _Held) -> bool:
         if segment.slot == self.slot and segment.epoch == self.epoch:
             return all(self.manifests[p].covered_seq >= seq for p, seq in held.last_seq.items())
@@ -168,10 +186,14 @@ class ShardLog:
     def _note(self, segment: SegmentName, rows: pa.RecordBatch) -> None:
         held = self._segments.setdefault(segment, _Held())
         held.nbytes += rows.nbytes
-        held.oldest_receipt = min(held.oldest_receipt, pc.min(rows["received_at"]).as_py())
-        table = pa.table({c: rows[c] for c in ("partition", "seq", "event_time")})
-        for row in table.group_by("partition").aggregate([("seq", "max"), ("event_time", "min")]).to_pylist():
-            partition, seq, event = row["partition"], row["seq_max"], row["event_time_min"]
+        partitions, seqs, events = (rows[c].to_numpy() for c in ("partition", "seq", "event_time"))
+        held.oldest_receipt = min(held.oldest_receipt, int(rows["received_at"].to_numpy().min()))
+        # Rows lie partition after partition, each in the order of its sequence numbers.
+        starts = np.flatnonzero(np.diff(partitions.astype(np.int64), prepend=-1))
+        ends = np.append(starts[1:], len(partitions)) - 1
+        for partition, seq, event in zip(
+            partitions[starts].tolist(), seqs[ends].tolist(), np.minimum.reduceat(events, starts).tolist(), strict=True
+        ):
             held.last_seq[partition] = max(held.last_seq.get(partition, 0), seq)
             held.oldest_event[partition] = min(held.oldest_event.get(partition, NEVER), event)
             self.last_seq[partition] = max(self.last_seq[partition], seq)
@@ -179,12 +201,8 @@ class ShardLog:
     def _tail(self) -> Iterator[tuple[SegmentName, pa.RecordBatch]]:
         """Rows of this shard's partitions that are in the journal and not in the lake, frame by frame."""
         own = pa.array(sorted(self.partitions), pa.uint16())
-        for segment in self._journal.segments():
-            try:
-                data = self._journal.read(segment)
-            except FileNotFoundError:  # removed by its owner: all of it is in the lake
-                continue
-            for frame in unpack(data, str(segment)):
+        for segment in self._in_sequence(self._journal.segments()):
+            for frame in self._frames(segment):
                 if not any(
                     s.partition in self.partitions
                     and s.first_seq + s.count - 1 > self.manifests[s.partition].covered_seq
@@ -198,6 +216,33 @@ class ShardLog:
                 if rows.num_rows:
                     yield segment, rows
 
+    def _in_sequence(self, segments: list[SegmentName]) -> list[SegmentName]:
+        """Segments in an order that keeps every partition's rows in sequence, whichever slots they were written by."""
+        if len({segment.slot for segment in segments}) < 2:
+            return segments
+        begins: dict[int, list[tuple[int, SegmentName]]] = {}
+        for segment in segments:
+            first: dict[int, int] = {}
+            for frame in self._frames(segment):
+                for span in frame.header.spans:
+                    first.setdefault(span.partition, span.first_seq)
+            for partition, seq in first.items():
+                begins.setdefault(partition, []).append((seq, segment))
+        # One owner at a time holds a partition, so these orders do not contradict each other.
+        order: TopologicalSorter[SegmentName] = TopologicalSorter(dict.fromkeys(segments, ()))
+        for found in begins.values():
+            found.sort()
+            for (_, before), (_, after) in pairwise(found):
+                order.add(after, before)
+        return list(order.static_order())
+
+    def _frames(self, segment: SegmentName) -> Iterator[Frame]:
+        try:
+            data = self._journal.read(segment)
+        except FileNotFoundError:  # removed by its owner: all of it is in the lake
+            return
+        yield from unpack(data, str(segment))
+
     def _remember(self, partition: int, manifest: Manifest, now: int, recent_ms: int) -> Iterator[pa.RecordBatch]:
         """Load the fingerprints of the lake's last days; its rows of unclaimed requests received of late."""
         window = [f for f in manifest.files if f.max_received_at >= now - 8 * DAY_MS]
@@ -206,12 +251,12 @@ class ShardLog:
             for day, prints in _by_day(table["received_at"], table["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
         late = [f for f in window if f.max_received_at >= now - recent_ms]
-        for file in late:
-            table = self._lake.read(partition, [file]).cast(ROWS)
+        if late:
+            table = self._lake.read(partition, late).cast(ROWS)
             fresh = table.filter(
                 pc.and_(pc.greater_equal(table["received_at"], now - recent_ms), pc.starts_with(table["key"], "r:"))
             )
-            yield from fresh.to_batches()
+            yield from fresh.sort_by("seq").to_batches()  # who bound a request first still counts
 
 
 def _by_day(received: pa.Array, prints: pa.Array) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:

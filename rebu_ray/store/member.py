@@ -13,9 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import zstandard
 
 from rebu_ray.records import Kind, Source
@@ -26,7 +24,7 @@ SOURCE_CODES: Final[dict[str, int]] = {source: i for i, source in enumerate(Sour
 
 # Changing a byte of this makes every index unreadable: give INDEX_FORMAT a new number with it, and every
 # index is rebuilt at the next start. The end of the text is what matches cheapest.
-INDEX_FORMAT: Final = 1
+INDEX_FORMAT: Final = 2
 _DICTIONARY: Final = (
     b'"code":500,"message":"upstream timed out (110: Connection timed out) while reading response header from'
     b' upstream","level":"error","client":"10.0.","server":"api","request":"GET /users/","method":"POST","path":'
@@ -44,8 +42,13 @@ _DICTIONARY: Final = (
     b'"","matched_by":"user_id","body":{"type":"track","messageId":"","userId":"","anonymousId":"","event":"",'
     b'"timestamp":"20","properties":{"'
 )
-_LEVEL: Final = -1
+_LEVEL: Final = -2
 _ZSTD_DICTIONARY: Final = zstandard.ZstdCompressionDict(_DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+_ZSTD_DICTIONARY.precompute_compress(level=_LEVEL)
+
+
+PAYLOAD: Final = 9
+"""Where the compressed fragment begins, counted from the end of the place."""
 
 
 class Codec:
@@ -57,8 +60,10 @@ class Codec:
         )
         self._decompressor = zstandard.ZstdDecompressor(dict_data=_ZSTD_DICTIONARY)
 
-    def compress(self, fragment: bytes) -> bytes:
-        return self._compressor.compress(fragment)
+    def compress(self, fragments: list[bytes | bytearray | memoryview]) -> list[bytes]:
+        """Each fragment compressed by itself."""
+        found = self._compressor.multi_compress_to_buffer(fragments)
+        return [found[i].tobytes() for i in range(len(found))]
 
     def decompress(self, data: bytes) -> bytes:
         return self._decompressor.decompress(data)
@@ -99,33 +104,32 @@ def split(member: bytes) -> Member:
     """Take a member apart. Raises ValueError where it has another form."""
     end = member.index(0, 8)  # ids hold no NUL; the eight bytes of the time may
     kind, source = member[end + 1], member[end + 2]
-    return Member(member[:end], kind, source, int.from_bytes(member[end + 3 : end + 9], "big"), member[end + 9 :])
+    return Member(
+        member[:end], kind, source, int.from_bytes(member[end + 3 : end + PAYLOAD], "big"), member[end + PAYLOAD :]
+    )
 
 
 def members(batch: pa.RecordBatch, codec: Codec) -> list[bytes]:
     """The members of a batch of `ROWS`, one a row."""
+    if not batch.num_rows:
+        return []
     times = batch["event_time"].to_numpy().astype(">i8").tobytes()
     seqs = batch["seq"].to_numpy().astype(">i8").tobytes()
-    kinds = [KIND_CODES[k] for k in batch["kind"].to_pylist()]
-    sources = [SOURCE_CODES[s] for s in batch["source"].to_pylist()]
-    ids = batch["id"].cast(pa.binary()).to_pylist()
-    compress = codec.compress
-    return [
-        times[8 * i : 8 * i + 8] + record_id + bytes((0, kind, source)) + seqs[8 * i + 2 : 8 * i + 8] + compress(text)
-        for i, (record_id, kind, source, text) in enumerate(
-            zip(ids, kinds, sources, fragments(batch).to_pylist(), strict=True)
-        )
+    codes = [
+        bytes((0, KIND_CODES[kind], SOURCE_CODES[source]))
+        for kind, source in zip(batch["kind"].to_pylist(), batch["source"].to_pylist(), strict=True)
     ]
+    columns = zip(
+        [times[i : i + 8] for i in range(0, len(times), 8)],
+        batch["id"].cast(pa.binary()).to_pylist(),
+        codes,
+        [seqs[i : i + 6] for i in range(2, len(seqs), 8)],
+        codec.compress([*fragments(batch)]),
+        strict=True,
+    )
+    return list(map(b"".join, columns))
 
 
 def kind_codes(kinds: Iterable[str]) -> frozenset[int]:
     """The codes of kinds, for a filter."""
     return frozenset(KIND_CODES[k] for k in kinds)
-
-
-def sort_order(batch: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Indices that put rows in the order of (key, event time, id)."""
-    order: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.sort_indices(
-        batch, sort_keys=[("key", "ascending"), ("event_time", "ascending"), ("id", "ascending")]
-    ).to_numpy()
-    return order

@@ -7,11 +7,12 @@ partition's journal, counted from 1 without a gap.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from rebu_ray.records import Kind, Record, stable_hash
@@ -103,7 +104,7 @@ def empty() -> pa.Table:
 
 
 # Characters that JSON escapes in a string; text without any is its own JSON between two quotes.
-_NEEDS_ESCAPE = r'["\\\x00-\x1f]'
+_NEEDS_ESCAPE = re.compile(r'["\\\x00-\x1f]')
 
 
 def json_text(text: str | None) -> str:
@@ -111,48 +112,58 @@ def json_text(text: str | None) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def json_strings(column: pa.Array) -> pa.Array:
-    """Each text as a JSON string, null as ``null``."""
-    escape = pc.any(pc.match_substring_regex(column, _NEEDS_ESCAPE)).as_py()
-    if escape:
-        return pa.array([json_text(v) for v in column.to_pylist()], pa.string())
-    quoted = pc.binary_join_element_wise('"', column, '"', "")
-    return pc.fill_null(quoted, "null") if column.null_count else quoted
+def json_strings(texts: Sequence[str | None]) -> list[bytes]:
+    """Each text as a JSON string, None as ``null``."""
+    if _NEEDS_ESCAPE.search("".join(filter(None, texts))):
+        return [json_text(text).encode() for text in texts]
+    return [b"null" if text is None else b'"%b"' % text.encode() for text in texts]
 
 
-def rfc3339(column: pa.Array) -> pa.Array:
+def repeated_json(texts: Sequence[str | None]) -> list[bytes]:
+    """`json_strings` for texts of which few differ."""
+    table = {text: json_text(text).encode() for text in set(texts)}
+    return [table[text] for text in texts]
+
+
+def rfc3339(times: pa.Array) -> list[bytes]:
     """Milliseconds since the epoch as RFC 3339 text, UTC, with milliseconds."""
-    return pc.strftime(column.cast(pa.timestamp("ms")), format="%Y-%m-%dT%H:%M:%SZ", locale="C")
+    ms = times.to_numpy().astype("datetime64[ms]")
+    if len(ms) and (ms == ms[0]).all():
+        return rfc3339(times[:1]) * len(ms) if len(ms) > 1 else [str(ms[0]).encode() + b"Z"]
+    return cast(list[bytes], np.datetime_as_string(ms, unit="ms", timezone="UTC").astype("S24").tolist())
 
 
-def fragments(batch: pa.RecordBatch) -> pa.Array:
-    """What an answer shows of each row: the text of a JSON object from its second key on, as binary.
+# Row by row: at this size of text, formatting bytes is several times as fast as joining Arrow columns.
+def fragments(batch: pa.RecordBatch) -> list[bytes]:
+    """What an answer shows of each row: the text of a JSON object from its second key on.
 
     A history item is ``{"user_id":"U",`` and the fragment; it begins with the name, so that a filter
     by name is a comparison of its first bytes. A dead letter is ``{`` and the fragment.
     """
-    dead = pc.equal(batch["kind"], Kind.DEAD_LETTER)
-    if pc.any(dead).as_py():
-        if not pc.all(dead).as_py():
-            raise ValueError("dead letters and records of a history cannot share a batch of fragments")
-        parts = [
-            '"id":', json_strings(batch["id"]),
-            ',"source":', json_strings(batch["source"]),
-            ',"received_at":"', rfc3339(batch["received_at"]),
-            '","reason":', json_strings(batch["name"]),
-            ',"record":',
-        ]  # fmt: skip
-    else:
-        parts = [
-            '"name":', json_strings(batch["name"]),
-            ',"kind":"', batch["kind"],
-            '","id":', json_strings(batch["id"]),
-            ',"timestamp":"', rfc3339(batch["event_time"]),
-            '","received_at":"', rfc3339(batch["received_at"]),
-            '","source":"', batch["source"],
-            '","anonymous_id":', json_strings(batch["anonymous_id"]),
-            ',"matched_by":', json_strings(batch["matched_by"]),
-            ',"body":',
-        ]  # fmt: skip
-    head = pc.binary_join_element_wise(*parts, "")
-    return pc.binary_join_element_wise(head.cast(pa.binary()), batch["body"], b"}", b"")
+    kinds = batch["kind"].to_pylist()
+    dead = kinds.count(Kind.DEAD_LETTER)
+    if dead and dead < len(kinds):
+        raise ValueError("dead letters and records of a history cannot share a batch of fragments")
+    names, ids = repeated_json(batch["name"].to_pylist()), json_strings(batch["id"].to_pylist())
+    sources = repeated_json(batch["source"].to_pylist())
+    received, bodies = rfc3339(batch["received_at"]), batch["body"].to_pylist()
+    if dead:
+        shape = b'"id":%b,"source":%b,"received_at":"%b","reason":%b,"record":%b}'
+        return [shape % parts for parts in zip(ids, sources, received, names, bodies, strict=True)]
+    shape = (
+        b'"name":%b,"kind":%b,"id":%b,"timestamp":"%b","received_at":"%b","source":%b,'
+        b'"anonymous_id":%b,"matched_by":%b,"body":%b}'
+    )
+    columns = zip(
+        names,
+        repeated_json(kinds),
+        ids,
+        rfc3339(batch["event_time"]),
+        received,
+        sources,
+        json_strings(batch["anonymous_id"].to_pylist()),
+        repeated_json(batch["matched_by"].to_pylist()),
+        bodies,
+        strict=True,
+    )
+    return [shape % parts for parts in columns]

@@ -60,8 +60,13 @@ def parse_otlp(content_type: str | None, body: bytes, received_at: int) -> Parse
 
 
 def _records(kind: ContentClass, body: bytes) -> list[bytes]:
-    if body.startswith(b"[") and (kind is ContentClass.JSON or json_text.is_json(body)):
-        return [_line_of_string(raw) for raw in json_text.array(body)]
+    if body.startswith(b"["):
+        try:
+            return [_line_of_string(raw) for raw in json_text.array(body)]
+        except BadRequest as error:
+            if kind is ContentClass.JSON or error.status != 400:
+                raise
+            # else text that begins with a bracket, as Apache's error log does
     if body.startswith(b"{") and json_text.is_json(body):
         return [body]
     found = lines(body)

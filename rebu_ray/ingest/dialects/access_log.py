@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -23,6 +24,8 @@ _UNESCAPED_LINE = re.compile(_HEAD + '"(.*?)"' + _TAIL, re.ASCII | re.DOTALL)
 """For servers that write a quote inside a request as it is; tried last, because there a client can forge fields."""
 
 _EXTRA = re.compile(rf" (?:{_QUOTED}|(\S+))", re.DOTALL)
+_MOST_EXTRAS: Final = 64
+
 _ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _CONTROL: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"v": b"\v", b"f": b"\f"}
 _OWN: Final = frozenset(("request", "method", "request_method", "path", "uri", "request_uri", "status"))
@@ -109,7 +112,7 @@ def _extras(text: str) -> tuple[str | None, str | None, str | None, str | None]:
     The last quoted field is the request id, unless it holds addresses: then it is the forwarded-for of nginx's
     `main` format, and taking it for a request id would give one client's errors to another.
     """
-    fields = [(match[1], match[2]) for match in _EXTRA.finditer(text)]
+    fields = [(match[1], match[2]) for match in islice(_EXTRA.finditer(text), _MOST_EXTRAS)]
     referer = user_agent = forwarded_for = request_id = None
     if len(fields) > 1 and fields[0][0] is not None and fields[1][0] is not None:
         referer, user_agent = _known(fields[0][0]), _known(fields[1][0])

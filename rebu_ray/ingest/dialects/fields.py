@@ -52,11 +52,11 @@ def identifier(value: object, field: str) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_EXACT:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RefusedError(f"invalid_id: {field} must be a string or a number, not {_shown(value)}")
-    if isinstance(value, int) and value.bit_length() > 64:
-        raise RefusedError(f"invalid_id: {field} must be sent as a string, the number is beyond 64 bits")
-    return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(value)
+    raise RefusedError(f"invalid_id: {field} must be a string, or a number of up to 64 bits, not {_shown(value)}")
 
 
 def time(value: object, field: str) -> int:

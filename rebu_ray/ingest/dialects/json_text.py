@@ -22,7 +22,11 @@ MAX_DEPTH: Final = 250
 """Deepest nesting of a stored record: what every reader's recursion limit still holds."""
 
 MAX_MENDED_BYTES: Final = 8 * 1024 * 1024
-"""Largest broken body that is searched for its good records; more than any SDK sends at once."""
+MAX_MENDED_MARKS: Final = 500_000
+"""Largest broken body, in bytes and in brackets and commas, that is searched for its good records.
+
+Twice of what any SDK sends at once, and a second's work at most.
+"""
 
 MAX_READ_BYTES: Final = 8 * MAX_RECORD_BYTES
 """Largest text that is read as one record; a shipper's envelope with its escapes is larger than what it holds."""
@@ -208,7 +212,8 @@ def _mended_members(body: bytes) -> dict[str, bytes]:
 
 def _opening(body: bytes, bracket: bytes) -> int:
     at = _blanks(body, 0)
-    if body[at : at + 1] != bracket or len(body) > MAX_MENDED_BYTES:
+    marks = sum(body.count(mark) for mark in (b"[", b"{", b","))
+    if body[at : at + 1] != bracket or len(body) > MAX_MENDED_BYTES or marks > MAX_MENDED_MARKS:
         raise _broken(at)
     return _blanks(body, at + 1)
 

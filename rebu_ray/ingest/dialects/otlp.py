@@ -25,8 +25,8 @@ _ANONYMOUS_KEYS: Final = ("app.installation.id", "device.id", "anonymous_id", "a
 
 _REQUEST_ID_KEYS: Final = ("http.request.id", "request_id", "request.id", "http.request.header.x-request-id")
 _TARGET_KEYS: Final = ("url.path", "http.target", "url.full")
-_PHONES: Final = frozenset(("android", "ios", "ipados", "watchos", "tvos"))
-_CLIENT_SDKS: Final = frozenset(("swift", "webjs"))
+_CLIENT_KEYS: Final = ("os.name", "os.type", "telemetry.sdk.language")
+_CLIENTS: Final = frozenset(("android", "ios", "ipados", "watchos", "tvos", "swift", "webjs"))
 _CLIENT_PREFIXES: Final = ("device.", "browser.", "app.installation.")
 
 _MAX_EXPANDED_BYTES: Final = 256 * 1024 * 1024
@@ -124,12 +124,8 @@ def _kind(log: Log, is_client: bool) -> Kind:
 
 
 def _is_client(resource: dict[str, Any]) -> bool:
-    systems = (resource.get("os.name"), resource.get("os.type"))
-    return (
-        any(isinstance(system, str) and system.lower() in _PHONES for system in systems)
-        or resource.get("telemetry.sdk.language") in _CLIENT_SDKS
-        or any(key.startswith(_CLIENT_PREFIXES) for key in resource)
-    )
+    said = {resource[key].lower() for key in _CLIENT_KEYS if isinstance(resource.get(key), str)}
+    return not _CLIENTS.isdisjoint(said) or any(key.startswith(_CLIENT_PREFIXES) for key in resource)
 
 
 def _request(attributes: dict[str, Any]) -> request_line.Request | None:
@@ -178,20 +174,19 @@ def _id(layers: tuple[dict[str, Any], ...], keys: tuple[str, ...]) -> str | None
 
 def _body(log: Log, origin: Origin, request: request_line.Request | None) -> bytes:
     """The record as JSON, attributes as plain objects; method, path and status stand where access lines have them."""
-    status = log.attributes.get("http.response.status_code")
     fields = {
         "timeUnixNano": str(log.time or log.observed_time or ""),
-        "severityNumber": log.severity_number,
+        "severityNumber": log.severity_number or None,
         "severityText": log.severity_text,
         "eventName": log.event_name,
         "body": log.body,
         "method": request.method if request is not None else None,
         "path": request.path if request is not None else None,
-        "status": status,
+        "status": log.attributes.get("http.response.status_code"),
         "attributes": log.attributes,
         "scope": {"name": origin.scope_name, "attributes": origin.scope} if origin.scope_name or origin.scope else None,
         "resource": origin.resource,
         "traceId": log.trace_id,
         "spanId": log.span_id,
     }
-    return msgspec.json.encode({name: value for name, value in fields.items() if value not in (None, "", 0, {})})
+    return msgspec.json.encode({name: value for name, value in fields.items() if value not in (None, "", {})})
