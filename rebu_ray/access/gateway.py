@@ -27,10 +27,10 @@ from rebu_ray.access import cold, deadletters, documentation, operations, users
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
-from rebu_ray.ingest.intake import Intake, ShardGone
 from rebu_ray.ingest.coordinator import find_or_make
-from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.intake import Intake, ShardGone
 from rebu_ray.ingest.owner import Appended
+from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.keys import Keys
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings

@@ -18,6 +18,8 @@ from rebu_ray.store.member import PAYLOAD, Codec, Member, split
 
 SCAN_BUDGET: Final = 20_000
 """The most members that one page looks at for a filter; a page may therefore be short and still go on."""
+FILTER_CHUNK: Final = 500
+"""The fewest members that are fetched at once for a filter, which may let few of them pass."""
 START: Final = b""
 """A place before all others."""
 END: Final = b"\xff"
@@ -182,7 +184,7 @@ async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descend
 
 
 async def _plain_page(tape: Tape, codec: Codec, limit: int) -> Page | None:
-    """A page of one tape without a filter, all at once; None where ids repeat or the page reaches into another chunk."""
+    """A page of one tape without a filter, all at once; None where ids repeat or the page goes on in the next chunk."""
     await tape.fill(limit + 1)
     raw = tape.buffer[tape.at :]
     ends = [member.index(0, 8) for member in raw]
@@ -200,7 +202,7 @@ async def _plain_page(tape: Tape, codec: Codec, limit: int) -> Page | None:
 
 def chunk_size(limit: int, wanted: Filter) -> int:
     """How many members to fetch at once for a page."""
-    return max(limit + 1, 500) if wanted.active else limit + 1
+    return max(limit + 1, FILTER_CHUNK) if wanted.active else limit + 1
 
 
 def _fragment(member: Member, codec: Codec, wanted: Filter) -> bytes | None:

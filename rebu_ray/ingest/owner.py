@@ -75,6 +75,8 @@ class Owner:
         self._index = Index(settings.redis_url)
         self._codec = Codec()
         self._behind = True
+        self._indexed: dict[int, int] = {}
+        """How far each partition's rows are known to be in the index."""
         self._watched: dict[str, float] = {}
         self._queue: list[_Call] = []
         self._queued_bytes = 0
@@ -279,6 +281,8 @@ class Owner:
                     if failures % 30 == 0:
                         log.warning("shard %d: index still unavailable: %s", self._slot, error)
                     failures += 1
+            else:
+                await self._check_index()
             if self._undelivered:
                 waiting, self._undelivered = self._undelivered, []
                 await self._deliver(waiting)
@@ -300,7 +304,10 @@ class Owner:
             if commit.rows.num_rows:
                 sent += commands(commit.rows, self._routing.partitions, self._codec, watched)
             positions |= commit.positions
-        self._index.send([*sent, *position_commands(positions)])
+        # A catch-up may have been further already: positions do not go back.
+        ahead = {p: seq for p, seq in positions.items() if seq > self._indexed[p]}
+        self._index.send([*sent, *position_commands(ahead)])
+        self._indexed |= ahead
 
     async def _catch_up(self) -> None:
         """Bring the index from where it stands to the journal's end. Raises one of UNAVAILABLE."""
@@ -309,6 +316,16 @@ class Owner:
             async with self._gate:
                 await self._in(self._indexer, self._replay, False)
                 self._behind = False
+
+    async def _check_index(self) -> None:
+        """Notice a Redis that went away, or lost what it had, while nothing was written."""
+        async with self._gate:
+            try:
+                whole = await self._in(self._indexer, self._is_whole)
+            except UNAVAILABLE as error:
+                log.warning("shard %d: index unavailable: %s", self._slot, error)
+                whole = False
+            self._behind = self._behind or not whole
 
     def _replay(self, behind: bool) -> None:
         found = self._index.positions(sorted(self._own))
@@ -331,6 +348,12 @@ class Owner:
                 self._index.set_positions({p: done[p] for p in lacking}, behind=True)
         if not behind:
             self._index.set_positions(done)
+            self._indexed = done
+
+    def _is_whole(self) -> bool:
+        """Whether Redis holds what was indexed: it may have come back emptied, or with an older snapshot."""
+        found = self._index.positions(sorted(self._own))
+        return all(at is not None and not at.behind and at.seq == self._indexed[p] for p, at in found.items())
 
     # -- lake -------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
 
     Raises AlreadyRunning, PortTaken, RedisServerError, LayoutError or what Ray raises.
     """
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_owner(settings.data_dir))
         left = local_ray.clear_leftovers(settings.data_dir)
@@ -77,6 +78,11 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
         stack.callback(withdraw, settings.data_dir)
         yield up
+        # Ray tells of every actor that a stop ends, on standard output and from a thread of its own: to a file with
+        # it, which stays open as long as the process.
+        chatter = open(Path(settings.data_dir) / "stop.log", "w", encoding="utf-8")  # noqa: SIM115
+        with contextlib.redirect_stdout(chatter):
+            stack.close()
 
 
 class Stopped(Exception):

@@ -46,7 +46,7 @@ _LEVELS: Final = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error",
 """The numbers of bunyan and pino."""
 
 _LEVEL_KEYS: Final = ("level", "severity", "levelname", "log.level")
-_OWN: Final = frozenset((*_LEVEL_KEYS, "msg", "error"))
+_OWN: Final = frozenset((*_LEVEL_KEYS, "msg", "error", "user_id", "request_id"))
 
 
 def entry(raw: bytes, arrival: Arrival, ordinal: int) -> Record | Refusal:
