@@ -161,9 +161,12 @@ async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descend
     pick = max if descending else min
     fragments: list[bytes] = []
     ids: set[bytes] = set()
+    at: bytes | None = None
+    """The place that is looked at; several members may stand there, not all of which pass the filter."""
     passed: bytes | None = None
     """The last place that is done with."""
-    for _ in range(SCAN_BUDGET):
+    looked = 0
+    while True:
         if any(tape.empty and not tape.ended for tape in tapes):
             await asyncio.gather(*(tape.fill(chunk) for tape in tapes if tape.empty))
         live = [tape for tape in tapes if not tape.empty]
@@ -172,6 +175,10 @@ async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descend
         # Every tape holds its next member, so the best of these is the best of all.
         tape = live[0] if len(live) == 1 else pick(live, key=lambda t: t.buffer[t.at])
         member = split(tape.buffer[tape.at])
+        if member.place != at:
+            at, passed = member.place, at
+            if looked >= SCAN_BUDGET:
+                return Page(fragments, passed)
         shown = _fragment(member, codec, wanted)
         if shown is not None and member.place[8:] not in ids:
             if len(fragments) == limit:
@@ -179,8 +186,7 @@ async def read_page(tapes: Sequence[Tape], codec: Codec, wanted: Filter, descend
             ids.add(member.place[8:])
             fragments.append(shown)
         tape.at += 1
-        passed = member.place
-    return Page(fragments, passed)
+        looked += 1
 
 
 async def _plain_page(tape: Tape, codec: Codec, limit: int) -> Page | None:

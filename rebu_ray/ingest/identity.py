@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rebu_ray.records import Kind, Record
 from rebu_ray.store.rows import Routed, partition_of
 
@@ -19,14 +17,14 @@ def stream_of(record: Record) -> str:
     return f"n:{record.id}"
 
 
-def route(record: Record, partitions: int) -> Iterator[Routed]:
+def route(record: Record, partitions: int) -> list[Routed]:
     """Where a record goes: to its stream and, if it is an access line with a user, to its request as well.
 
     The first one carries the verdict. A request id that comes up again another time binds its lines anew.
     """
     key = stream_of(record)
-    yield Routed(partition_of(key, partitions), key, record)
-    if record.kind == Kind.SERVER_ACCESS and record.user_id is not None and record.request_id is not None:
+    rows = [Routed(partition_of(key, partitions), key, record)]
+    if record.request_id is not None and record.kind == Kind.SERVER_ACCESS and record.user_id is not None:
         binding = Record(
             kind=Kind.BINDING,
             id=f"binding {record.event_time} {record.user_id}",
@@ -39,4 +37,5 @@ def route(record: Record, partitions: int) -> Iterator[Routed]:
             request_id=record.request_id,
         )
         key = f"r:{record.request_id}"
-        yield Routed(partition_of(key, partitions), key, binding)
+        rows.append(Routed(partition_of(key, partitions), key, binding))
+    return rows

@@ -109,6 +109,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # A batch goes to its shard within the call, not by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
+        # Ray lowers the priority of its workers; here they are the service.
+        "RAY_worker_niceness": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",

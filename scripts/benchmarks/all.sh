@@ -7,9 +7,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:-artefacts/benchmarks}
 mkdir -p "$out"
 failed=()
-for question in ingest history index_memory serve_proxy idle_cpu; do
-    printf '\n== %s\n' "$question"
-    timeout --kill-after=90 600 .venv/bin/python "scripts/benchmarks/$question.py" --json "$out/$question.json" ||
-        failed+=("$question")
-done
+ask() {
+    local name=$1 question=$2
+    shift 2
+    printf '\n== %s\n' "$name"
+    timeout --kill-after=90 600 .venv/bin/python "scripts/benchmarks/$question.py" --json "$out/$name.json" "$@" ||
+        failed+=("$name")
+}
+ask ingest-plain ingest --peer plain
+ask ingest-tuned ingest --peer tuned
+ask history-plain history --peer plain
+ask history-tuned history --peer tuned
+ask index_memory index_memory
+ask serve_proxy serve_proxy
+ask idle_cpu idle_cpu
 [ "${#failed[@]}" -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }

@@ -16,6 +16,7 @@ from workload import Workload
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--peer", choices=("plain", "tuned"), default="plain", help="which peer (plain)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a round (5)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="requests at a time (1 8)")
     parser.add_argument("--users", type=int, default=400)
@@ -53,7 +54,7 @@ def main() -> int:
     users = [user for user, ids in load.sent.items() if len(ids) >= 100]
     if not users:
         raise SystemExit("no user has 100 events: ask for more --events or fewer --users")
-    with RebuUnderTest() as rebu, Peer() as peer:
+    with RebuUnderTest() as rebu, Peer(plain=given.peer == "plain") as peer:
         report = Report("User histories read per second, 100 events each", rebu.name, peer.name)
         for platform in (rebu, peer):
             loaded = drive(platform.address, [platform.write(batch.body) for batch in batches])

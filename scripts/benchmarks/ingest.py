@@ -18,6 +18,7 @@ from workload import Batch, Workload
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--peer", choices=("plain", "tuned"), default="plain", help="which peer (plain)")
     parser.add_argument("--batch", type=int, nargs="+", default=[500, 100], help="events a request (500 100)")
     parser.add_argument("--connections", type=int, nargs="+", default=[8], help="requests at a time (8)")
     parser.add_argument("--events", type=int, default=60_000, help="events a round (60000)")
@@ -52,7 +53,7 @@ def _repeated(ids: Iterable[str]) -> int:
 def main() -> int:
     given = arguments(__doc__, options)
     load = Workload(users=given.users)
-    with RebuUnderTest() as rebu, Peer(durable=given.peer_durable) as peer:
+    with RebuUnderTest() as rebu, Peer(plain=given.peer == "plain", durable=given.peer_durable) as peer:
         report = Report("Events accepted per second", rebu.name, peer.name)
         warm = load.batches(5_000, 500)
         for platform in (rebu, peer):

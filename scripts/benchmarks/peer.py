@@ -3,7 +3,10 @@
 One ZADD an event, pipelined per request; reads by ZREVRANGE; Redis alone keeps the events. It takes the
 same requests as Rebu's POST /v1/batch and GET /v1/users/{user_id}/events, so both are driven by the same load.
 
-    peer.py --redis-url redis://127.0.0.1:6379/0 --port 8100
+Tuned, it runs on uvloop and httptools with hiredis and without MULTI. Plain, it is what these three packages give by
+themselves: asyncio, h11, redis-py's own parser and its default pipeline.
+
+    peer.py --redis-url redis://127.0.0.1:6379/0 --port 8100 [--plain]
 """
 
 from __future__ import annotations
@@ -11,16 +14,20 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import redis.asyncio
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel, ConfigDict, Field
+from redis._parsers import _AsyncRESP2Parser
+
+PLAIN: Final = bool(os.environ.get("PEER_PLAIN"))
 
 
 class Event(BaseModel):
@@ -55,7 +62,8 @@ class History(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.redis = redis.asyncio.Redis.from_url(os.environ["PEER_REDIS_URL"])
+    parser: dict[str, Any] = {"parser_class": _AsyncRESP2Parser, "protocol": 2} if PLAIN else {}
+    app.state.redis = redis.asyncio.Redis.from_url(os.environ["PEER_REDIS_URL"], **parser)
     yield
     await app.state.redis.aclose()
 
@@ -76,7 +84,7 @@ async def authorized(credentials: Annotated[HTTPBasicCredentials, Depends(basic)
 
 @app.post("/v1/batch", dependencies=[Depends(authorized)])
 async def write(batch: Batch, events: Annotated[redis.asyncio.Redis, Depends(store)]) -> Accepted:
-    async with events.pipeline(transaction=False) as pipeline:
+    async with events.pipeline(transaction=PLAIN) as pipeline:
         for event in batch.batch:
             key = f"events:{event.user_id or event.anonymous_id}"
             pipeline.zadd(key, {event.model_dump_json(by_alias=True, exclude_none=True): event.timestamp.timestamp()})
@@ -103,14 +111,18 @@ def main() -> None:
     parser.add_argument("--redis-url", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key", default=os.environ.get("PEER_KEY", "peer"), help="default: the variable PEER_KEY")
+    parser.add_argument("--plain", action="store_true", default=PLAIN, help="without uvloop, httptools and hiredis")
     arguments = parser.parse_args()
+    if arguments.plain and not PLAIN:
+        os.environ["PEER_PLAIN"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     os.environ["PEER_REDIS_URL"], os.environ["PEER_KEY"] = arguments.redis_url, arguments.key
     uvicorn.run(
         app,
         host="127.0.0.1",
         port=arguments.port,
-        loop="uvloop",
-        http="httptools",
+        loop="asyncio" if PLAIN else "uvloop",
+        http="h11" if PLAIN else "httptools",
         access_log=False,
         log_level="warning",
     )

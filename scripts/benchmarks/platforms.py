@@ -173,10 +173,10 @@ class Platform(ABC):
 class Peer(Platform):
     """scripts/benchmarks/peer.py on a Valkey of its own."""
 
-    name = "peer (FastAPI, pydantic, redis.asyncio)"
-
-    def __init__(self, *, durable: bool = False) -> None:
-        """`durable`: Valkey writes and fsyncs its append-only file before it answers."""
+    def __init__(self, *, plain: bool = False, durable: bool = False) -> None:
+        """`plain`: without uvloop, httptools and hiredis. `durable`: Valkey fsyncs its file before it answers."""
+        self._plain = plain
+        self.name = f"{'plain' if plain else 'tuned'} peer (FastAPI, pydantic, redis.asyncio)"
         self._valkey_config = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
         self._valkey: ValkeyServer | None = None
         self._program: Program | None = None
@@ -194,6 +194,7 @@ class Peer(Platform):
             self.redis_url,
             "--port",
             str(self.address[1]),
+            *(["--plain"] if self._plain else []),
         ]
         self._program = Program(command, self.folder / "log", {"PEER_KEY": self.read_key})
         deadline = time.monotonic() + START_S

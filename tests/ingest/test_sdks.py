@@ -124,13 +124,11 @@ def test_a_clock_that_is_wrong(wire: Wire, kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [SegmentClient, RudderClient])
 def test_not_a_number_spoils_one_message(wire: Wire, kind: Any) -> None:
-    client = kind("key", host="http://rebu", upload_interval=5, upload_size=3)
+    client = kind("key", host="http://rebu", upload_interval=0.2)
     for surge in (1.5, float("nan"), 2.0):
         client.track("u-1", "Surge", {"surge": surge})
     client.shutdown()
     parsed = heard(wire)
     check(parsed)
     assert [isinstance(entry, Record) for entry in parsed] == [True, False, True]
-    assert [write_key(raw) or "in the header" for raw in wire.bodies()] == (
-        ["key"] if kind is SegmentClient else ["in the header"]
-    )
+    assert {write_key(raw) for raw in wire.bodies()} == ({"key"} if kind is SegmentClient else {None})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rebu_ray.ingest.dialects import parse_segment, write_key
 from rebu_ray.ingest.dialects.times import text
 from rebu_ray.records import MAX_ID_BYTES, MAX_RECORD_BYTES, BadRequest, Kind, MatchedBy, Record, Refusal, Source
-from tests.ingest.promises import RECEIVED_AT, body, check, only, refused
+from tests.ingest.promises import RECEIVED_AT, body, check, only, refused, seeded
 
 CALLS = ["track", "identify", "page", "screen", "group", "alias"]
 
@@ -73,7 +73,10 @@ def test_a_track_message() -> None:
         ({"type": "identify", "name": "Ann"}, "identify"),
         ({"type": "group", "groupId": "g"}, "group"),
         ({"type": "alias", "previousId": "a-1"}, "alias"),
-        ({"type": "error", "event": ..., "error": {"name": "NullPointerException", "fatal": True}}, "NullPointerException"),
+        (
+            {"type": "error", "event": ..., "error": {"name": "NullPointerException", "fatal": True}},
+            "NullPointerException",
+        ),
         ({"type": "error", "event": ..., "error": {}}, "error"),
         ({"type": "error", "event": ..., "error": "boom"}, "error"),
     ],
@@ -99,7 +102,11 @@ def test_an_app_error_is_one() -> None:
         ({"timestamp": "1970-01-02T00:00:00Z"}, "9999-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"),
         ({"timestamp": ...}, None, "2026-03-01T08:00:10.000Z"),
         ({"timestamp": None}, "2026-03-01T08:00:03Z", "2026-03-01T08:00:10.000Z"),
-        ({"timestamp": ..., "originalTimestamp": "2026-03-01T08:00:01Z"}, "2026-03-01T08:00:03Z", "2026-03-01T08:00:08.000Z"),
+        (
+            {"timestamp": ..., "originalTimestamp": "2026-03-01T08:00:01Z"},
+            "2026-03-01T08:00:03Z",
+            "2026-03-01T08:00:08.000Z",
+        ),
         ({"timestamp": 1772352000000, "sentAt": 1772352003000}, None, "2026-03-01T08:00:07.000Z"),
         # The batch's sentAt counts, not the message's.
         ({"sentAt": "2026-03-01T08:00:09Z"}, "2026-03-01T08:00:03Z", "2026-03-01T08:00:07.000Z"),
@@ -150,7 +157,8 @@ def test_nobody(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("field", ["userId", "anonymousId", "messageId", "previousId"])
 @pytest.mark.parametrize(
-    "value", ["x" * (MAX_ID_BYTES + 1), "é" * (MAX_ID_BYTES // 2 + 1), "a\0b", True, ["u"], {"id": 1}, 2**70, 1e400]
+    "value",
+    ["x" * (MAX_ID_BYTES + 1), "é" * (MAX_ID_BYTES // 2 + 1), "a\0b", True, ["u"], {"id": 1}, 2**70, 10**400, 1e400],
 )
 def test_ids_that_are_none(field: str, value: Any) -> None:
     raw = json.dumps(message(type="alias", previousId="a-1") | {field: value}).replace("Infinity", "1e400")
@@ -312,7 +320,9 @@ def test_a_body_that_is_no_batch(raw: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
-@pytest.mark.parametrize("raw", [b"", b"not json", b"[]", b"5", b'{"type":', b'{"a":1} {"b":2}', b"{" * 5000 + b"}" * 4000])
+@pytest.mark.parametrize(
+    "raw", [b"", b"not json", b"[]", b"5", b'{"type":', b'{"a":1} {"b":2}', b"{" * 5000 + b"}" * 4000]
+)
 def test_a_body_that_is_no_message(raw: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_segment(raw, RECEIVED_AT, "track")
@@ -382,14 +392,34 @@ def test_messages_as_the_siblings_of_the_python_sdks_send_them() -> None:
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(2**64)])
+    | st.floats()
+    | st.text(st.characters(), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-fields = ["type", "messageId", "userId", "anonymousId", "previousId", "timestamp", "sentAt", "event", "name", "error", "writeKey"]
-odd_messages = st.dictionaries(st.sampled_from(fields), anything | st.sampled_from([*CALLS, "error", "u-1", 5]), max_size=8)
+fields = [
+    "type",
+    "messageId",
+    "userId",
+    "anonymousId",
+    "previousId",
+    "timestamp",
+    "sentAt",
+    "event",
+    "name",
+    "error",
+    "writeKey",
+]
+odd_messages = st.dictionaries(
+    st.sampled_from(fields), anything | st.sampled_from([*CALLS, "error", "u-1", 5]), max_size=8
+)
 
 
+@seeded
 @given(st.lists(odd_messages | anything, max_size=4), st.none() | anything)
 def test_every_message_is_accepted_or_refused(messages: list[Any], sent_at: Any) -> None:
     parsed = parse_segment(batch(*messages, sentAt=sent_at), RECEIVED_AT)
@@ -403,6 +433,7 @@ def test_every_message_is_accepted_or_refused(messages: list[Any], sent_at: Any)
     assert parsed == parse_segment(batch(*messages, sentAt=sent_at), RECEIVED_AT)
 
 
+@seeded
 @given(odd_messages, st.sampled_from(CALLS))
 def test_every_single_message_is_accepted_or_refused(sent: dict[str, Any], call: str) -> None:
     parsed = parse_segment(json.dumps(sent).encode(), RECEIVED_AT, call)

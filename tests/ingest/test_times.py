@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rebu_ray.ingest.dialects import times
 from rebu_ray.ingest.dialects.times import NotATimeError, milliseconds
 from rebu_ray.records import MAX_TIME_MS
+from tests.ingest.promises import seeded
 
 EIGHT = 1_772_352_000_000
 """2026-03-01T08:00:00Z."""
@@ -32,7 +33,9 @@ EIGHT = 1_772_352_000_000
         "2026-03-01 08:00:00,000",
         "2026-03-01T07:59:60Z",
         " 2026-03-01T08:00:00Z ",
+        "2026-03-01 00:00:00 -0800",
         "01/Mar/2026:09:00:00 +0100",
+        "28/Feb/2026:20:30:00 -1130",
         EIGHT,
         float(EIGHT),
         EIGHT // 1000,
@@ -102,6 +105,7 @@ def test_what_is_no_time(value: object) -> None:
         milliseconds(value)
 
 
+@seeded
 @given(st.integers(0, MAX_TIME_MS))
 def test_text_is_read_back(ms: int) -> None:
     written = times.text(ms)
@@ -114,6 +118,7 @@ def test_text() -> None:
     assert times.text(5) == "1970-01-01T00:00:00.005Z"
 
 
+@seeded
 @given(
     st.datetimes(datetime(1971, 1, 1), datetime(9998, 1, 1)),
     st.integers(-23 * 60, 23 * 60),
@@ -128,6 +133,7 @@ def test_any_offset(moment: datetime, minutes: int, separator: str, timespec: st
     assert milliseconds(written) == since * (1000 if timespec == "seconds" else 1)
 
 
+@seeded
 @given(st.text(max_size=40) | st.floats() | st.integers() | st.from_regex(r"[0-9:TZ.+/ -]{1,30}", fullmatch=True))
 def test_anything_is_a_time_within_bounds_or_none(value: str | float) -> None:
     for parse in (milliseconds, times.common_log, times.nginx_error, times.apache_error):

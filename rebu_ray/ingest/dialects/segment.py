@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rebu_ray.ingest.dialects import json_text
+from rebu_ray.ingest.dialects import json_text, ordinary
 from rebu_ray.ingest.dialects.fields import Arrival, RefusedError, check_size, identifier, time
 from rebu_ray.ingest.framing import check_count
 from rebu_ray.records import MIN_TIME_MS, BadRequest, Kind, MatchedBy, Parsed, Record, Refusal, Source
@@ -67,7 +67,11 @@ def parse(body: bytes, received_at: int, call: str | None = None) -> Parsed:
         sent_at = _sent_at(sent)
     except RefusedError as refused:
         return [Refusal(refused.reason, raw, _id_of(raw)) for raw in raws]
-    return [_entry(raw, arrival, ordinal, sent_at, None) for ordinal, raw in enumerate(raws)]
+    short = ordinary.records(body, raws, arrival, sent_at) or [None] * len(raws)
+    return [
+        found or _entry(raw, arrival, ordinal, sent_at, None)
+        for ordinal, (raw, found) in enumerate(zip(raws, short, strict=True))
+    ]
 
 
 def write_key(body: bytes) -> str | None:
