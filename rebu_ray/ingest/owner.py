@@ -93,7 +93,7 @@ class Owner:
         """Make the new rows of a `WIRE` batch durable and visible."""
         self._run()
         batch = decode(data, WIRE)
-        strangers = set(pc.unique(batch["partition"]).to_pylist()) - self._own
+        strangers = _partitions(batch) - self._own
         if strangers:
             return Appended("not_owner", detail=f"slot {self._slot} does not own partitions {sorted(strangers)}")
         if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
@@ -412,13 +412,18 @@ def _answer(group: list[_Call], commit: Commit) -> None:
     for call in group:
         end = start + call.batch.num_rows
         if not call.answer.done():
-            touched = pc.unique(call.batch["partition"]).to_pylist()
-            call.answer.set_result(Appended("ok", new[start:end], {p: commit.positions[p] for p in touched}))
+            positions = {p: commit.positions[p] for p in _partitions(call.batch)}
+            call.answer.set_result(Appended("ok", new[start:end], positions))
         start = end
 
 
+def _partitions(batch: pa.RecordBatch) -> set[int]:
+    return set(batch["partition"].to_numpy().tolist())
+
+
 def _request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = rows.filter(pc.starts_with(rows["key"], "r:")).to_pylist()
+    of_requests = pc.starts_with(rows["key"], "r:")
+    found: list[dict[str, Any]] = rows.filter(of_requests).to_pylist() if of_requests.true_count else []
     return found
 
 

@@ -50,8 +50,12 @@ class RequestJoin:
         for row in rows:
             key = row["key"]
             if row["kind"] == Kind.BINDING:
-                # The first access line of a request decides, whatever order they arrive in afterwards.
-                user, _ = self._bindings.setdefault(key, (row["user_id"], row["received_at"]))
+                # The first access line of a request decides, whatever order they arrive in afterwards; what
+                # more its user sends keeps it in mind.
+                user, _ = self._bindings.get(key, (row["user_id"], 0))
+                if user == row["user_id"]:
+                    self._bindings[key] = (user, row["received_at"])
+                    self._bindings.move_to_end(key)
                 claimed += [Claimed(self._take(key, record_id), user) for record_id in list(self._by_key.get(key, ()))]
             elif key in self._bindings:
                 claimed.append(Claimed(row, self._bindings[key][0]))
