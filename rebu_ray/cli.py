@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from rebu_ray.keys import load_keys
 from rebu_ray.platform.local_ray import PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
 from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
+from rebu_ray.platform.session import run_in_session
 from rebu_ray.records import Source
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
 from rebu_ray.store.journal import JournalError
@@ -59,15 +62,31 @@ Key = Annotated[str | None, typer.Option(help="The key for it (REBU_ADMIN_KEY, R
 
 
 def main() -> None:
-    """Run the command line; a mistake that a user can mend ends in one sentence, not in a traceback."""
+    """Run the command line."""
+    sys.exit(guarded(app))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run `work`; its exit status. A mistake that a user can mend ends in one sentence, not in a traceback."""
     try:
-        app()
+        work()
     except MISTAKES as error:
         print(f"rebu: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except httpx.TransportError as error:
         print(f"rebu: nothing answers there ({error}): is the platform up? `rebu up` starts one", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    """Print a line at once: it may go to a file that somebody waits on."""
+    print(text, flush=True)
 
 
 @app.command()
@@ -82,19 +101,24 @@ def up(
 
     Example: rebu up --data-dir ./data --port 8000
     """
+    settings = config.load(data_dir=data_dir, host=host, port=port, shards=shards, appdb_url=appdb)
+    run_in_session(lambda: guarded(lambda: serve(settings)))
+
+
+def serve(settings: config.Settings) -> None:
+    """Run the platform until it is asked to stop."""
     from rebu_ray.platform.up import Stopped, platform
 
-    settings = config.load(data_dir=data_dir, host=host, port=port, shards=shards, appdb_url=appdb)
     stop = stop_signal()
     try:
-        with platform(settings, typer.echo, stop) as running:
-            typer.echo(f"Rebu is ready at {running.url}")
-            typer.echo(f"  keys: rebu keys --data-dir {settings.data_dir}      interface: {running.url}/docs")
+        with platform(settings, say, stop) as running:
+            say(f"Rebu is ready at {running.url}")
+            say(f"  keys: rebu keys --data-dir {settings.data_dir}      interface: {running.url}/docs")
             while not stop.wait(0.5):
                 running.supervise()
-            typer.echo("stopping")
+            say("stopping")
     except Stopped:
-        typer.echo("stopped before it was up")
+        say("stopped before it was up")
 
 
 @app.command()
@@ -110,12 +134,16 @@ def demo(
 
     Example: rebu demo --riders 1000 --hours 3 --exit
     """
-    from rebu_ray.demo import run
-
     settings = config.load(data_dir=data_dir, port=port)
-    stop = stop_signal()
-    good = run(settings, riders=riders, hours=hours, seed=seed, stop=stop, stay=not leave and sys.stdout.isatty())
-    raise typer.Exit(0 if good else 1)
+
+    def work() -> None:
+        from rebu_ray.demo import run
+
+        stay = not leave and sys.stdout.isatty()
+        if not run(settings, riders=riders, hours=hours, seed=seed, stop=stop_signal(), stay=stay):
+            sys.exit(1)
+
+    run_in_session(lambda: guarded(work))
 
 
 @app.command()

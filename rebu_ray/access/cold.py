@@ -21,15 +21,20 @@ class LakeReader:
         self._lake = Lake(lake_uri)
 
     async def page(
-        self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int
+        self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int = 0
     ) -> list[bytes]:
-        """The first `limit` members of a stream with low <= place < high, as the index would hold them."""
-        return await asyncio.to_thread(self._page, partition, stream, low, high, descending, limit)
+        """The first `limit` members of a stream with low <= place < high, as the index would hold them.
 
-    def _page(self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int) -> list[bytes]:
+        Of the files that hold rows after `after_seq`, which may hold earlier ones as well.
+        """
+        return await asyncio.to_thread(self._page, partition, stream, low, high, descending, limit, after_seq)
+
+    def _page(
+        self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int
+    ) -> list[bytes]:
         for attempt in range(ATTEMPTS):
             # The newest manifest, never a remembered one: Redis lets go of rows as soon as it is there.
-            files = self._lake.manifest(partition).files
+            files = [file for file in self._lake.manifest(partition).files if file.last_seq > after_seq]
             try:
                 rows = self._lake.page(partition, stream, low, high, descending, limit, files)
             except FileNotFoundError:

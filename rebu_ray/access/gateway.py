@@ -63,7 +63,7 @@ class Backends:
 
         self.intake = Intake(self.routing, self.append)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
-        self.live = Live(self.redis, self.histories, self.watch)
+        self.live = Live(self.redis, self.histories, cold_page, self.watch)
 
     async def close(self) -> None:
         await self.redis.aclose()

@@ -1,0 +1,135 @@
+"""The gateway's application with what is behind it replaced: no Ray, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from rebu_ray.access import gateway
+from rebu_ray.access.history import Histories
+from rebu_ray.ingest.intake import Receipt
+from rebu_ray.ingest.position import Position
+from rebu_ray.keys import Keys
+from rebu_ray.records import BadRequest, Parsed, Refusal, Source
+from rebu_ray.settings import Settings
+from rebu_ray.store.rows import Routed
+from tests.access.worlds import World
+
+KEYS: Final = Keys("write-key", "read-key", "admin-key")
+WRITE: Final = {"Authorization": "Bearer write-key"}
+READ: Final = {"Authorization": "Bearer read-key"}
+ADMIN: Final = {"Authorization": "Bearer admin-key"}
+Answer = TypeVar("Answer")
+Scene = Callable[[httpx.AsyncClient], Awaitable[Answer]]
+
+
+class FakeIntake:
+    """Takes everything, or fails; keeps what it was given."""
+
+    def __init__(self, failure: Exception | None = None, world: World | None = None) -> None:
+        self.failure = failure
+        self.world = world
+        self.taken: list[tuple[Source, Parsed, int, str | None, int | None]] = []
+
+    async def store(
+        self,
+        source: Source,
+        parsed: Parsed,
+        received_at: int,
+        producer: str | None = None,
+        sequence: int | None = None,
+    ) -> Receipt:
+        if self.failure is not None:
+            raise self.failure
+        self.taken.append((source, parsed, received_at, producer, sequence))
+        refused = [entry for entry in parsed if isinstance(entry, Refusal)]
+        return Receipt(len(parsed) - len(refused), 0, len(refused), Position({1: 2}), [])
+
+    async def append(self, rows: list[Routed]) -> Position:
+        if self.failure is not None:
+            raise self.failure
+        assert self.world is not None
+        return Position(self.world.write(*(row.record for row in rows)))
+
+
+class NobodyLive:
+    """Follows nobody."""
+
+    async def follow(self, user_id: str, last_event_id: str | None) -> Any:
+        raise AssertionError(f"{user_id} was to be followed")
+
+
+class Backends:
+    """What the gateway talks to."""
+
+    def __init__(
+        self, intake: FakeIntake | None = None, histories: Histories | None = None, state: dict[str, Any] | None = None
+    ) -> None:
+        self.intake = intake or FakeIntake()
+        self.histories = histories
+        self.redis = None if histories is None else histories.redis
+        self.live = NobodyLive()
+        self.state = state or {"shards": []}
+        self.asked: list[str] = []
+        self.counters: Counter[str] = Counter()
+
+    async def open(self) -> None:
+        """Everything is there."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def ask(self, method: str) -> Any:
+        self.asked.append(method)
+        return {"status": self.state, "flush": 3}.get(method)
+
+
+def application(backends: Backends) -> ASGIApp:
+    """The real application in front of these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway, "Backends", lambda settings: backends)
+        return gateway.build(Settings(), KEYS)
+
+
+async def visit(backends: Backends, scene: Scene[Answer]) -> Answer:
+    """Play a scene with a client of the application."""
+    transport = httpx.ASGITransport(application(backends), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://rebu") as client:
+        return await scene(client)
+
+
+def write(backends: Backends, path: str, **request: Any) -> httpx.Response:
+    """The answer to one POST."""
+    return asyncio.run(visit(backends, lambda client: client.post(path, **request)))
+
+
+def reading(world: World, scene: Scene[Answer], wait_seconds: float = 0.0) -> Answer:
+    """Play a scene with a client who reads a world, and may change it."""
+
+    async def play() -> Answer:
+        async with world.reading(wait_seconds) as histories:
+            return await visit(Backends(FakeIntake(world=world), histories), scene)
+
+    return asyncio.run(play())
+
+
+def refused(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error, whose body is what every error's is."""
+    body = response.json()
+    assert set(body) == {"code", "message"}
+    assert body["code"].replace("_", "").isalpha()
+    assert body["code"] == body["code"].lower()
+    assert len(body["message"]) > 10
+    assert response.headers["content-type"] == "application/json"
+    return response.status_code, body["code"]
+
+
+def unavailable(retry_after: int) -> BadRequest:
+    """A refusal as the intake raises it."""
+    return BadRequest(503, "unavailable", "a shard is being restarted; send again", retry_after)

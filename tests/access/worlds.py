@@ -1,0 +1,119 @@
+"""A small Rebu without Ray: a journal, a lake and an index, and what its users' histories must be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rebu_ray.access.cold import LakeReader
+from rebu_ray.access.history import Histories
+from rebu_ray.records import HISTORY_KINDS, Kind, Record
+from rebu_ray.store.index import Index, commands, position_commands
+from rebu_ray.store.lake import DataFile, Lake
+from rebu_ray.store.member import Codec, place
+from tests.conftest import Valkey
+from tests.records import NOW, routed
+from tests.store.disk import PARTITIONS, Disk, batch
+
+FAR = 2**62
+
+
+class World:
+    """What the owner of all partitions does, step by step, and every record that it was given."""
+
+    def __init__(self, folder: Path, valkey: Valkey) -> None:
+        valkey.flush()
+        self._disk = Disk(folder)
+        self._url = valkey.url
+        self.index = Index(valkey.url)
+        self.log = self._disk.shard()
+        self.index.set_positions(self.log.last_seq)
+        self._garbage: list[tuple[int, tuple[DataFile, ...]]] = []
+        self._streams: set[tuple[int, str]] = set()
+        self.records: dict[tuple[str, str], Record] = {}
+        """(stream, id) -> what was said first."""
+
+    def close(self) -> None:
+        self.log.close()
+        self.index.close()
+
+    def write(self, *records: Record, watched: Iterable[str] = ()) -> dict[int, int]:
+        """Journal and index records; the position at which they are visible."""
+        if not records:
+            return {}
+        for row in routed(records, PARTITIONS):
+            self.records.setdefault((row.key, row.record.id), row.record)
+            self._streams.add((row.partition, row.key))
+        done = self.log.commit(batch(*records), NOW)
+        rows = commands(done.rows, PARTITIONS, Codec(), frozenset(watched)) if done.rows.num_rows else []
+        self.index.send([*rows, *position_commands(done.positions)])
+        return done.positions
+
+    def flush(self) -> None:
+        """Move the journal to the lake. Files that were merged into others go at the next flush."""
+        segments = self.log.seal()
+        results = self._disk.write(self.log, segments)
+        self.log.flushed(self._disk.commit(self.log, results), segments)
+        lake = Lake(self._disk.lake_uri)
+        for partition, files in self._garbage:
+            lake.remove(partition, files)
+        self._garbage = [(r.partition, r.replaced) for r in results]
+
+    def trim(self, keep: int) -> None:
+        """Keep in the index what is hot, as far as the lake has the rest."""
+        for partition, stream in sorted(self._streams):
+            self.index.settle(partition, [stream], self.log.flushed_below(partition), keep, NOW)
+
+    def evict(self) -> None:
+        """Drop from the index what the lake has."""
+        for partition, stream in sorted(self._streams):
+            self.index.settle(partition, [stream], 0, FAR, NOW)
+        for partition in range(PARTITIONS):
+            self.index.evict(partition, self.log.flushed_below(partition), NOW)
+
+    @asynccontextmanager
+    async def reading(self, wait_seconds: float = 0.0) -> AsyncIterator[Histories]:
+        """A reader of it."""
+        redis: Any = Redis.from_url(self._url, protocol=2)
+        try:
+            yield Histories(redis, PARTITIONS, LakeReader(self._disk.lake_uri).page, wait_seconds)
+        finally:
+            await redis.aclose()
+
+    # -- what must come out -----------------------------------------------------------------------------------------
+
+    def exists(self, user: str) -> bool:
+        """Whether anything is known of a user."""
+        return any(
+            record.user_id == user and (record.kind in HISTORY_KINDS or record.links) and record.kind is not Kind.UNLINK
+            for record in self.records.values()
+        )
+
+    def owner(self, phone: str, at: int) -> str | None:
+        """Whose an anonymous event is: of the first link of its phone at or after it, else of the last before it."""
+        links = []
+        for record in self.records.values():
+            if record.links == phone and record.kind is not Kind.UNLINK and record.user_id is not None:
+                taken_back = [
+                    r.received_at
+                    for r in self.records.values()
+                    if r.kind is Kind.UNLINK and r.links == phone and r.user_id == record.user_id
+                ]
+                if record.received_at > max(taken_back, default=-1):
+                    links.append((record.event_time, record.received_at, record.user_id))
+        links.sort()
+        following = [user for when, _, user in links if when >= at]
+        return following[0] if following else links[-1][2] if links else None
+
+    def history(self, user: str) -> dict[bytes, list[Record]]:
+        """Place -> the records that may stand for it: one that came with and without the user's id is one event."""
+        found: dict[bytes, list[Record]] = {}
+        for (stream, _), record in self.records.items():
+            theirs = stream == f"u:{user}" or (stream[0] == "a" and self.owner(stream[2:], record.event_time) == user)
+            if theirs and record.kind in HISTORY_KINDS:
+                found.setdefault(place(record.event_time, record.id), []).append(record)
+        return found

@@ -1,0 +1,47 @@
+"""A real Valkey for every test that wants one."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import redis
+
+from rebu_ray.platform.redis_server import RedisServer
+
+
+class Valkey(NamedTuple):
+    """The session's server. It outlives a test, so a test with many examples flushes it before each."""
+
+    url: str
+    client: redis.Redis
+
+    def flush(self) -> None:
+        """Forget everything."""
+        self.client.flushall()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A server that may hold what tests before have left in it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory(prefix="rebu-valkey-") as folder:
+        server = RedisServer(folder, port)
+        server.start()
+        try:
+            with redis.Redis.from_url(server.url, protocol=2) as client:
+                yield Valkey(server.url, client)
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """Where an empty Valkey is."""
+    valkey.flush()
+    return valkey.url

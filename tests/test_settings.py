@@ -1,0 +1,74 @@
+"""Settings: the environment, the command line over it, and a refusal that names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebu_ray.settings import Settings, SettingsError, client_url, load, ray_address
+
+
+def test_without_anything_said() -> None:
+    found = load({})
+    assert (found.host, found.port, found.partitions) == ("127.0.0.1", 8000, 16)
+    assert found.data_dir == str(Path(".rebu").absolute())
+    assert (found.journal, found.lake) == (f"{found.data_dir}/journal", f"{found.data_dir}/lake")
+
+
+def test_options_win_over_the_environment_and_none_is_no_option() -> None:
+    environ = {"REBU_PORT": "9000", "REBU_SHARDS": "3", "REBU_HOST": "", "PORT": "1"}
+    found = load(environ, shards=5, host=None)
+    assert (found.port, found.shards, found.host) == (9000, 5, "127.0.0.1")
+
+
+def test_every_setting_can_be_said_in_the_environment() -> None:
+    for name in Settings.__struct_fields__:
+        value = getattr(Settings(), name)
+        text, wanted = ("7", type(value)(7)) if not isinstance(value, str) else ("/some/where", "/some/where")
+        assert getattr(load({f"REBU_{name.upper()}": text}), name) == wanted
+
+
+def test_uris_win_over_folders() -> None:
+    found = load({"REBU_JOURNAL_URI": "s3://bucket/journal", "REBU_LAKE_URI": "s3://bucket/lake"})
+    assert (found.journal, found.lake) == ("s3://bucket/journal", "s3://bucket/lake")
+
+
+def test_folders_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home-of")
+    assert load({}, data_dir="here").data_dir == str(tmp_path / "here")
+    assert load({}, data_dir="~/rebu").data_dir == "/home-of/rebu"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", "http"),
+        ("shards", "0"),
+        ("shards", "2.5"),
+        ("shards", ""),
+        ("partitions", "4097"),
+        ("max_replicas", "-1"),
+        ("hot_events", "0"),
+        ("flush_seconds", "0"),
+        ("flush_seconds", "soon"),
+        ("hot_days", "-1"),
+        ("read_wait_seconds", "-0.1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(name: str, value: str) -> None:
+    option: dict[str, Any] = {name: value}
+    with pytest.raises(SettingsError, match=name):
+        load({}, **option)
+    if value:
+        with pytest.raises(SettingsError, match=name):
+            load({f"REBU_{name.upper()}": value})
+
+
+def test_what_others_call_their_settings() -> None:
+    assert (ray_address({"RAY_ADDRESS": "auto"}), ray_address({})) == ("auto", "")
+    assert (client_url({"REBU_URL": "http://rebu"}), client_url({})) == ("http://rebu", "")
