@@ -97,6 +97,8 @@ class Histories:
         self.cold = cold
         self._wait = read_wait_seconds
         self._codec = Codec()
+        self._furthest: dict[int, int] = {}
+        """The highest position of each partition that was seen here."""
 
     async def page(
         self,
@@ -120,7 +122,7 @@ class Histories:
             floor_get(own),
             ("SMEMBERS", anonymous_key(own.partition, user_id)),
         )
-        check_position(position)
+        self.check(own.partition, position)
         tape = Tape(self.redis, self.cold, own, floor, descending)
         if floor is None and low < high:
             tape.preload(found, chunk)
@@ -141,9 +143,17 @@ class Histories:
         pipe.execute_command(*floor_get(stretch))
         pipe.smembers(anonymous_key(partition, user_id))
         position, exists, floor, anonymous = await pipe.execute()
-        check_position(position)
+        self.check(partition, position)
         phones = await self._links([a.decode() for a in anonymous])
         return Person(bool(exists or floor or anonymous), phones)
+
+    def check(self, partition: int, value: bytes | None) -> IndexPosition:
+        """`check_position`, and refuses as well an index that was further before: an older snapshot of Redis."""
+        position = check_position(value)
+        if position.seq < self._furthest.get(partition, 0):
+            raise _catching_up()
+        self._furthest[partition] = position.seq
+        return position
 
     async def wait_for(self, position: Position) -> None:
         """Wait until what a write answered is visible: all of it, since what it says about one user's phone can
@@ -176,8 +186,8 @@ class Histories:
             pipe.zrange(links_key(partition, anonymous_id), 0, -1)
             pipe.zrange(unlinks_key(partition, anonymous_id), 0, -1, withscores=True)
         replies = iter(await pipe.execute())
-        for value in next(replies):
-            check_position(value)
+        for partition, value in enumerate(next(replies)):
+            self.check(partition, value)
         phones = {}
         for anonymous_id, raw in zip(anonymous, replies, strict=False):
             taken_back = {user.decode(): int(at) for user, at in next(replies)}
@@ -215,10 +225,13 @@ def check_position(value: bytes | None) -> IndexPosition:
     if position is None:
         raise BadRequest(503, "index_rebuilding", "the index is being rebuilt: ask again in a moment", 2)
     if position.behind:
-        raise BadRequest(
-            503, "index_catching_up", "the index is catching up with what was written: ask again in a moment", 2
-        )
+        raise _catching_up()
     return position
+
+
+def _catching_up() -> BadRequest:
+    message = "the index is catching up with what was written: ask again in a moment"
+    return BadRequest(503, "index_catching_up", message, 2)
 
 
 def unknown_user(user_id: str) -> BadRequest:
