@@ -91,13 +91,20 @@ class Backends:
         return answer
 
     async def watch(self, partitions: dict[int, list[str]], seconds: float) -> None:
-        """Have shards publish new rows of streams."""
+        """Have shards publish new rows of streams. Raises ShardGone where one of them is away; the others do."""
         owners = (await self.routing(False)).owners
         by_slot: dict[int, list[str]] = {}
         for partition, streams in partitions.items():
             by_slot.setdefault(owners[partition], []).extend(streams)
+        away: BaseException | None = None
         for slot, streams in by_slot.items():
-            await self._shard(slot).watch.remote(streams, seconds)
+            try:
+                await self._shard(slot).watch.remote(streams, seconds)
+            except (ray.exceptions.RayActorError, ValueError) as error:
+                self._shards.pop(slot, None)
+                away = error
+        if away is not None:
+            raise ShardGone("a shard is being restarted") from away
 
     def _shard(self, slot: int) -> Any:
         if slot not in self._shards:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ from rebu_ray.access.history import Histories, Link, Owned, check_position, owne
 from rebu_ray.access.pipeline import ask
 from rebu_ray.access.tape import END, START, Stretch, Tape, floor_get
 from rebu_ray.ingest.dialects import times
+from rebu_ray.ingest.intake import ShardGone
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest, stable_hash
 from rebu_ray.store.index import UNAVAILABLE, Client, history_key, position_key, watch_channel
@@ -36,7 +38,7 @@ _LINKING: Final = (b'"name":"identify",', b'"name":"alias",')
 """How the fragment of a record begins that may link a phone."""
 
 Watch = Callable[[dict[int, list[str]], float], Awaitable[None]]
-"""({partition: streams}, seconds): have the shards publish new rows of these streams for a while."""
+"""({partition: streams}, seconds): have the shards publish new rows of these streams for a while. Raises ShardGone."""
 RecentPage = Callable[[int, str, bytes, bytes, bool, int, int], Awaitable[list[bytes]]]
 """A `ColdPage` with one argument more: a sequence number, and no file is read that holds nothing after it."""
 
@@ -122,7 +124,8 @@ class _Follower:
         watched: dict[int, list[str]] = {}
         for stream, partition in partitions.items():
             watched.setdefault(partition, []).append(stream)
-        await self._live.watch(watched, WATCH_SECONDS)
+        with contextlib.suppress(ShardGone):  # the next time it is back, and nothing is left out until then
+            await self._live.watch(watched, WATCH_SECONDS)
         extents = {stream: await self._extent(partition, stream) for stream, partition in partitions.items()}
         if not self._begun:
             self._begin(extents)

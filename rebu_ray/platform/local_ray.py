@@ -111,6 +111,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.
         "RAY_worker_niceness": "0",
+        # Without a cluster to reach, Ray's own processes listen on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -104,7 +104,6 @@ def _ray(data_dir: str) -> Iterator[None]:
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
         "_temp_dir": str(folder),
-        "_node_ip_address": "127.0.0.1",
     }
     import ray  # after `prepare`: Ray reads its environment when it is imported
 

@@ -29,6 +29,7 @@ class Flushed(NamedTuple):
     replaced: tuple[DataFile, ...]
     covered_seq: int
     streams: tuple[str, ...]
+    """Of the streams that were written to, those that the index holds."""
 
 
 def flush(
@@ -56,7 +57,7 @@ def _flush_partition(lake: Lake, partition: int, manifest: Manifest, batches: li
     rows = pa.Table.from_batches(batches, ROWS)
     rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
     covered_seq = pc.max(rows["seq"]).as_py()
-    streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:")))
+    streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:", "d:")))
     newest_first = sorted(manifest.files, key=lambda f: f.first_seq, reverse=True)
     small = tuple(takewhile(lambda f: f.bytes < _SMALL_BYTES, newest_first))
     replaced = small if len(small) >= _SMALL_FILES else ()
