@@ -76,6 +76,11 @@ def guarded(work: Callable[[], None]) -> int:
     except httpx.TransportError as error:
         print(f"rebu: nothing answers there ({error}): is the platform up? `rebu up` starts one", file=sys.stderr)
         return 1
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        print(f"rebu: cannot use {error.filename} ({error.strerror}): name another place", file=sys.stderr)
+        return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception:
