@@ -27,7 +27,7 @@ from rebu_ray.store.rows import partition_of
 from tests.access.worlds import World
 from tests.conftest import Valkey
 from tests.records import NOW, identified, said, seeded, unlinked
-from tests.store.disk import PARTITIONS, batch
+from tests.store.disk import PARTITIONS, batch, unsynced
 
 USERS = ("ada", "bob", "cyd")
 PHONES = ("p1", "p2")
@@ -69,7 +69,7 @@ Step = list[Record] | str
 @pytest.fixture(autouse=True, scope="module")
 def _small() -> Iterator[None]:
     """Everything comes in small pieces, so that small worlds have many."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, unsynced():
         patch.setattr(lake_module, "_ROW_GROUP", 3)
         patch.setattr(flush_module, "_SMALL_FILES", 2)
         patch.setattr(tape_module, "FILTER_CHUNK", 3)

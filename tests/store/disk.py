@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from rebu_ray.records import Record
 from rebu_ray.store.flush import Flushed, flush
@@ -21,6 +25,15 @@ HOUR_MS = 3_600_000
 def batch(*records: Record) -> pa.RecordBatch:
     """Records as they come to a shard."""
     return to_batch(routed(records, PARTITIONS))
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Without waiting for the disk, where many small worlds are made and none of them has to survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(os, "fdatasync", lambda file: None)
+        yield
 
 
 class Disk:

@@ -99,6 +99,21 @@ def test_a_write_that_fails_is_not_acknowledged_and_can_be_sent_again(
     assert commit(again, "a", "d") == [False, True]
 
 
+@pytest.mark.parametrize(("call", "answers"), DISK_FULL)
+def test_a_file_that_failed_once_is_not_written_to_again(
+    tmp_path: Path, call: str, answers: tuple[int | OSError, ...]
+) -> None:
+    """What a failed sync has left out of it nobody knows."""
+    journal = DirectoryJournal(str(tmp_path))
+    epoch = journal.claim(0)
+    first = journal.append(0, epoch, b"first" * 20)
+    with failing(call, *answers), pytest.raises(JournalError):
+        journal.append(0, epoch, b"second" * 20)
+    third = journal.append(0, epoch, b"third" * 20)
+    assert third.number > first.number
+    assert (journal.read(first), journal.read(third)) == (b"first" * 20, b"third" * 20)
+
+
 def test_a_short_write_is_finished(tmp_path: Path) -> None:
     log = log_at(tmp_path)
     with failing("write", 1, 10, 100, None):

@@ -21,6 +21,7 @@ from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, first_of_ea
 from rebu_ray.store.member import place, time_place
 from rebu_ray.store.rows import Routed
 from tests.records import NOW, ids, journalled, said, seeded
+from tests.store.disk import unsynced
 
 KEYS = ("u:a", "u:a\x01", "u:ab", "u:é", "a:a", "d:access")
 Scheme = Callable[[Path], Lake]
@@ -39,12 +40,13 @@ class Entry(NamedTuple):
 entries = st.lists(
     st.builds(
         Entry,
-        key=st.sampled_from(KEYS[:3]) | st.sampled_from(KEYS),
-        at=st.integers(NOW, NOW + 4) | st.sampled_from([0, NOW, MAX_TIME_MS]),
-        id=st.sampled_from("abc") | ids,
+        key=st.sampled_from(KEYS[:1]) | st.sampled_from(KEYS),
+        at=st.integers(NOW, NOW + 2) | st.sampled_from([0, NOW, MAX_TIME_MS]),
+        id=st.sampled_from("abcdefgh") | ids,
         file=st.integers(0, 2),
         kind=st.sampled_from([Kind.APP_EVENT, Kind.APP_EVENT, Kind.SERVER_ERROR, Kind.UNLINK, Kind.DEAD_LETTER]),
     ),
+    min_size=8,
     max_size=40,
 )
 
@@ -97,11 +99,11 @@ def test_a_page_is_the_beginning_of_what_brute_force_finds(
     found = list({(e.key, e.id, e.file): e for e in found}.values())
     first = {(e.key, e.id): e.at for e in reversed(found)}
     found = [e._replace(at=first[e.key, e.id]) for e in found]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, unsynced():
         patch.setattr(lake_module, "_ROW_GROUP", row_group)
         lake = Lake(str(tmp_path_factory.mktemp("lake")))
         files, shown = fill(lake, found)
-    key = data.draw(st.sampled_from(KEYS))
+    key = data.draw(st.sampled_from(KEYS[:1]) | st.sampled_from(KEYS))
     low, high = data.draw(bounds(found)), data.draw(bounds(found))
     page = lake.page(3, key, low, high, descending, limit, files)
     expected = sorted(((p, seq) for (k, p), seq in shown.items() if k == key and low <= p < high), reverse=descending)
@@ -115,7 +117,7 @@ def test_pages_one_after_the_other_leave_no_record_out(
     tmp_path_factory: pytest.TempPathFactory, found: list[Entry], row_group: int, limit: int, descending: bool
 ) -> None:
     """Also where one id came at several times; a page shows it once."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, unsynced():
         patch.setattr(lake_module, "_ROW_GROUP", row_group)
         lake = Lake(str(tmp_path_factory.mktemp("lake")))
         files, shown = fill(lake, found)

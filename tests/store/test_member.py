@@ -106,7 +106,7 @@ def test_a_member_does_not_depend_on_what_came_with_it(record: Record, others: l
 
 @settings(seeded)
 @given(st.lists(st.binary(min_size=1, max_size=2000), min_size=1, max_size=6))
-def test_what_was_compressed_is_read_by_another_codec(plain: list[bytes]) -> None:
+def test_what_was_compressed_is_read_by_another_codec(plain: list[bytes | bytearray | memoryview]) -> None:
     codec, packed = Codec(), Codec().compress(plain)
     assert [codec.decompress(data) for data in packed] == plain
     assert codec.compress(plain) == packed

@@ -1,0 +1,25 @@
+"""One platform for every test that does not need one of its own, with data of all of them in it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.running import Running, processes_of
+
+
+@pytest.fixture(scope="session")
+def rebu_up() -> Iterator[Running]:
+    """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis."""
+    with tempfile.TemporaryDirectory(prefix="rebu-shared-", ignore_cleanup_errors=True) as folder:
+        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_HOT_EVENTS="200")
+        try:
+            found.start("--shards", "2")
+            yield found
+            assert found.stop() == 0, found.said()
+            assert processes_of(found.data_dir) == []
+        finally:
+            found.clean_up()
