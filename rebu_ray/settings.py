@@ -7,6 +7,7 @@ the platform is started.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,8 +93,10 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
     ):
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
-    if settings.flush_seconds <= 0 or settings.hot_days <= 0 or settings.read_wait_seconds < 0:
-        raise SettingsError("flush_seconds and hot_days must be above 0, and read_wait_seconds not below")
+    for name in ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes"):
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            raise SettingsError(f"{name} is {value}: it must be a number above 0")
     return msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).expanduser().absolute()))
 
 

@@ -135,6 +135,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             BadRequest: _refused,
             HTTPException: _no_route,
             **dict.fromkeys(UNAVAILABLE, _index_away),
+            ray.exceptions.RayActorError: _coordinator_away,
             Exception: _failed,
         },
     )
@@ -205,6 +206,11 @@ async def _index_away(request: Request, error: Exception) -> Response:
     return _error(
         503, "index_unavailable", "the index does not answer; writes go on, reads come back: ask again soon", 2
     )
+
+
+async def _coordinator_away(request: Request, error: Exception) -> Response:
+    log.warning("the coordinator is away: %s", error)
+    return _error(503, "unavailable", "the coordinator is being restarted; send again in a few seconds", 5)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -312,10 +312,13 @@ class Owner:
     async def _catch_up(self) -> None:
         """Bring the index from where it stands to the journal's end. Raises one of UNAVAILABLE."""
         async with self._lake_lock:
-            await self._in(self._indexer, self._replay, True)
+            rebuilt = await self._in(self._indexer, self._replay, True)
             async with self._gate:
                 await self._in(self._indexer, self._replay, False)
                 self._behind = False
+            # A rebuild brings back all that the lake has; only the hot part of it is to stay.
+            for partition, streams in rebuilt.items():
+                await self._trim(partition, tuple(sorted(streams)))
 
     async def _check_index(self) -> None:
         """Notice a Redis that went away, or lost what it had, while nothing was written."""
@@ -327,11 +330,14 @@ class Owner:
                 whole = False
             self._behind = self._behind or not whole
 
-    def _replay(self, behind: bool) -> None:
+    def _replay(self, behind: bool) -> dict[int, set[str]]:
+        """Index what the index lacks; the streams of the partitions that had to be built anew."""
         found = self._index.positions(sorted(self._own))
+        rebuilt: dict[int, set[str]] = {}
         for partition, position in found.items():
             if position is None or position.seq > self._log.last_seq[partition]:
                 self._index.clear(partition)
+                rebuilt[partition] = set()
         done = {
             p: position.seq if position is not None and position.seq <= self._log.last_seq[p] else 0
             for p, position in found.items()
@@ -341,6 +347,9 @@ class Owner:
             self._index.set_positions(lacking, behind=True)
             for batch in self._log.since(lacking):
                 self._index.send(commands(batch, self._routing.partitions, self._codec))
+                for partition, key in zip(batch["partition"].to_pylist(), batch["key"].to_pylist(), strict=True):
+                    if partition in rebuilt and key[0] in "uad":
+                        rebuilt[partition].add(key)
                 done |= {
                     row["partition"]: row["seq_max"]
                     for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
@@ -349,6 +358,7 @@ class Owner:
         if not behind:
             self._index.set_positions(done)
             self._indexed = done
+        return rebuilt
 
     def _is_whole(self) -> bool:
         """Whether Redis holds what was indexed: it may have come back emptied, or with an older snapshot."""
