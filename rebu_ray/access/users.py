@@ -107,7 +107,7 @@ def routes(
         Route("/v1/users/{user_id:id}/events", events, methods=["GET"]),
         Route("/v1/users/{user_id:id}/events/stream", stream, methods=["GET"]),
         Route("/v1/users/{user_id:id}/anonymous/{anonymous_id:id}", unlink, methods=["DELETE"]),
-        Route("/v1/users/{user_id}", profile, methods=["GET"]),
+        Route("/v1/users/{user_id:id}", profile, methods=["GET"]),
     ]
 
 
