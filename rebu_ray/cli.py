@@ -6,12 +6,10 @@ import json
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
@@ -42,10 +40,9 @@ MISTAKES = (
     JournalError,
     NotAFile,
     RebuError,
+    TimeoutError,
 )
 """What ends in one sentence: the user can act on it."""
-
-IMPATIENCE_SECONDS = 2.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -166,10 +163,16 @@ def simulate(
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=_console()) as bar:
         task = bar.add_task("simulating", total=1.0)
-        summary = write_sources(
-            out, riders, days, seed, progress=lambda what, part: bar.update(task, description=what, completed=part)
-        )
-    typer.echo(str(summary))
+        try:
+            summary = write_sources(
+                out, riders, days, seed, progress=lambda what, part: bar.update(task, description=what, completed=part)
+            )
+        except FileExistsError as error:
+            raise config.SettingsError(
+                f"{out} holds simulated files already: name another folder with --out"
+            ) from error
+    for name, found in summary.sources.items():
+        typer.echo(f"{name}: {found.records:,} records, {found.bad:,} of them bad, {found.duplicates:,} sent again")
     typer.echo(f"written to {out}; send it with: rebu ingest {out}/app-events.ndjson.gz --source app-events")
 
 
@@ -268,21 +271,10 @@ def client(url: str | None, key: str | None, data_dir: str | None, timeout: floa
 
 
 def stop_signal() -> threading.Event:
-    """Set by SIGINT and SIGTERM; asked again a while later, the process ends where it is."""
+    """Set by SIGINT and SIGTERM. Asked again, the platform goes on stopping in good order: kill -9 does not wait."""
     stop = threading.Event()
-    first = 0.0
-
-    def asked(number: int, frame: FrameType | None) -> Any:
-        nonlocal first
-        if not stop.is_set():
-            first = time.monotonic()
-            stop.set()
-        elif time.monotonic() - first > IMPATIENCE_SECONDS:  # a supervisor may well send it twice at once
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, asked)
+        signal.signal(name, lambda *_: stop.set())
     return stop
 
 

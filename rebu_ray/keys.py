@@ -40,7 +40,12 @@ class Keys(msgspec.Struct, frozen=True):
         if same[Scope.ADMIN] or same[scope]:
             return
         if any(same.values()):
-            raise BadRequest(403, "forbidden", f"this key may not {scope}: use the {scope} key or the admin key")
+            raise BadRequest(
+                403,
+                "forbidden",
+                f"this key is not for this: use the {scope} key"
+                + ("" if scope is Scope.ADMIN else " or the admin key"),
+            )
         raise BadRequest(401, "unauthorized", "this key is not known here: `rebu keys` prints the keys of a data dir")
 
 

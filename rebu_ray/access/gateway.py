@@ -55,7 +55,7 @@ class Backends:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
         self.redis = Redis.from_url(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
         routing = await self.routing(True)
-        reader = serve.get_deployment_handle("LakeReader", app_name=APPLICATION)
+        reader = serve.get_deployment_handle("LakeReader", app_name=serve.get_replica_context().app_name)
 
         async def cold_page(*args: Any) -> list[bytes]:
             found: list[bytes] = await reader.page.remote(*args)

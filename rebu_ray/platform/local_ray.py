@@ -18,6 +18,8 @@ from typing import Final
 
 import psutil
 
+from rebu_ray.platform.haproxy import install
+
 INLINE_BYTES: Final = 4 * 1024 * 1024
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
@@ -91,12 +93,13 @@ def prepare(data_dir: str) -> Path:
         with open(os.open(token, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
     haproxy = folder / "h"
-    haproxy.mkdir()
+    haproxy.mkdir(mode=0o700)
     replicas = _free_block(30_000)
     os.environ |= {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(install(haproxy)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

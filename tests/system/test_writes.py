@@ -45,11 +45,11 @@ def counts(receipt: Item) -> tuple[int, int, int]:
 
 
 def test_an_answer_counts_everything_and_lists_what_was_not_plainly_accepted(rebu_up: Running) -> None:
+    since = time.time_ns() // 1_000_000
     bad = event("w1-bad", "w1", timestamp="yesterday")
     nobody = event("w1-nobody", "") | {"userId": None}
-    answer = rebu_up.post(
-        SEGMENT, {"batch": [event("w1-a", "w1"), bad, event("w1-b", "w1"), nobody, 17, event("w1-a", "w1")]}
-    )
+    batch = [event("w1-a", "w1"), bad, event("w1-b", "w1"), nobody, 17, event("w1-a", "w1")]
+    answer = rebu_up.post(SEGMENT, {"batch": batch})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     receipt = answer.json()
@@ -65,10 +65,12 @@ def test_an_answer_counts_everything_and_lists_what_was_not_plainly_accepted(reb
     ]
     assert isinstance(receipt["position"], str)
     assert sorted(ids(rebu_up.history("w1", min_position=receipt["position"]))) == ["w1-a", "w1-b"]
-    letters = [letter for letter in rebu_up.deadletters(source="app-events", since=NOW) if "w1-" in json.dumps(letter)]
-    assert [(letter["record"], letter["reason"].partition(":")[0]) for letter in letters] == [
-        (record, code) for record, code in ((nobody, "missing_id"), (bad, "invalid_time"))
-    ] or {letter["record"]["messageId"] for letter in letters} == {"w1-bad", "w1-nobody"}
+    letters = rebu_up.deadletters(source="app-events", since=since)
+    assert {(json.dumps(letter["record"]), letter["reason"].partition(":")[0]) for letter in letters} == {
+        (json.dumps(bad), "invalid_time"),
+        (json.dumps(nobody), "missing_id"),
+        ("17", "invalid_shape"),
+    }
     assert {"id", "source", "received_at", "reason", "record"} == set(letters[0])
 
 
@@ -280,6 +282,7 @@ def sized(record_id: str, size: int) -> bytes:
 
 
 def test_a_record_has_32_kilobytes_at_most(rebu_up: Running) -> None:
+    since = time.time_ns() // 1_000_000
     fits, over = sized("w12-fits", MAX_RECORD_BYTES), sized("w12-over", MAX_RECORD_BYTES + 1)
     assert (len(fits), len(over)) == (MAX_RECORD_BYTES, MAX_RECORD_BYTES + 1)
     receipt = rebu_up.write(SEGMENT, b'{"batch":[' + fits + b"," + over + b"]}")
@@ -289,8 +292,8 @@ def test_a_record_has_32_kilobytes_at_most(rebu_up: Running) -> None:
     receipt = rebu_up.write("/v1/logs/app-events", sized("w12-line", 32_768) + b"\n" + over, "application/x-ndjson")
     assert counts(receipt) == (1, 0, 1)
     assert sorted(ids(rebu_up.history("w12"))) == ["w12-fits", "w12-line"]
-    [letter] = [x for x in rebu_up.deadletters(source="app-events", since=NOW) if "w12-over" in json.dumps(x)][:1]
-    assert letter["record"] == json.loads(over)
+    letters = rebu_up.deadletters(source="app-events", since=since)
+    assert [letter["record"] for letter in letters] == [json.loads(over)] * 2
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------
