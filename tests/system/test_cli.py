@@ -161,7 +161,7 @@ def test_files_are_sent_plain_or_packed_and_only_once(rebu_up: Running, here: He
 
 def test_a_sender_that_was_interrupted_goes_on_where_it_was(rebu_up: Running, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson.gz"
-    total = 60_000
+    total = 30_000
     with gzip.open(file, "wt", compresslevel=1) as out:
         for number in range(total):
             plain = {name: value for name, value in event("", f"c2-{number % 50}").items() if name != "messageId"}
