@@ -33,38 +33,47 @@ def identify(record_id: str, user: str, phone: str) -> Item:
 
 
 class Follower:
-    """A client of a stream, which may hang up and come back."""
+    """A client of a stream, as browsers are: where the stream ends it comes back and says how far it was."""
 
     def __init__(self, platform: Running, user: str, last_event_id: str | None = None) -> None:
         self.items: list[Item] = []
         self.last_event_id = last_event_id
+        self._url = f"{platform.url}{path_of(user)}/events/stream"
+        self._key = platform.read_key
         self._begun = threading.Event()
+        self._left = threading.Event()
         self._socket: socket.socket | None = None
         self._problem = ""
-        self._thread = threading.Thread(target=self._follow, args=(platform, user), daemon=True)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
         assert self._begun.wait(60), "the stream did not begin"
         assert not self._problem, self._problem
 
-    def _follow(self, platform: Running, user: str) -> None:
-        headers = {"Authorization": f"Bearer {platform.read_key}", "Accept": "text/event-stream"}
+    def _follow(self) -> None:
+        while not self._left.is_set() and not self._problem:
+            # Hanging up makes the last chunk an incomplete one.
+            with contextlib.suppress(httpx.TransportError):
+                self._listen()
+            self._left.wait(0.1)
+        self._begun.set()
+
+    def _listen(self) -> None:
+        headers = {"Authorization": f"Bearer {self._key}", "Accept": "text/event-stream"}
         if self.last_event_id is not None:
             headers["Last-Event-ID"] = self.last_event_id
-        path = f"{platform.url}{path_of(user)}/events/stream"
-        # Hanging up makes the last chunk an incomplete one.
-        broken = contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError)
-        with broken, httpx.stream("GET", path, headers=headers, timeout=120) as answer:
+        with httpx.stream("GET", self._url, headers=headers, timeout=120) as answer:
+            if answer.status_code == 503:
+                return
             if answer.status_code != 200 or not answer.headers["content-type"].startswith("text/event-stream"):
                 self._problem = f"{answer.status_code} {answer.read().decode()}"
-                self._begun.set()
                 return
             self._socket = answer.extensions["network_stream"].get_extra_info("socket")
             said: dict[str, str] = {}
             for line in answer.iter_lines():
                 self._begun.set()
                 if not line and "data" in said:
-                    self.items.append(json.loads(said["data"]))
                     self.last_event_id = said["id"]
+                    self.items.append(json.loads(said["data"]))
                 if not line:
                     said = {}
                 elif not line.startswith(":"):
@@ -80,13 +89,9 @@ class Follower:
             raise
         return self.items
 
-    @property
-    def alive(self) -> bool:
-        """Whether the platform still talks."""
-        return self._thread.is_alive()
-
     def hang_up(self) -> None:
         """Break the connection, as a phone in a tunnel does."""
+        self._left.set()
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
