@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO, Final
 
 import httpx
 import typer
@@ -23,6 +23,7 @@ from rebu_ray.platform.local_ray import PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
 from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
 from rebu_ray.platform.session import run_in_session
+from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
 from rebu_ray.store.journal import JournalError
@@ -35,6 +36,7 @@ MISTAKES = (
     NotRunning,
     PortTaken,
     RedisServerError,
+    StoreError,
     LayoutError,
     LakeError,
     JournalError,
@@ -43,6 +45,9 @@ MISTAKES = (
     TimeoutError,
 )
 """What ends in one sentence: the user can act on it."""
+
+FORMATS: Final = ("json", "csv", "parquet", "arrow")
+"""What `rebu rides` writes."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -236,6 +241,118 @@ def reindex(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
         with _console().status("rebuilding the index"):
             rebu.send("POST", "/v1/admin/reindex")
         typer.echo("the index is rebuilt")
+
+
+@app.command()
+def backfill(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """Recompute every ride and message of a running platform, and store what came out otherwise.
+
+    Needed after the rules of a computation have changed; safe at any time.
+
+    Example: rebu backfill --data-dir ./data
+    """
+    with client(url, key, data_dir, timeout=3600) as rebu:
+        with _console().status("recomputing every ride"):
+            done = rebu.send("POST", "/v1/admin/backfill").json()
+        computed = f"{done['rides']:,} rides and {done['messages']:,} messages recomputed"
+        typer.echo(f"{computed}, {done['changed']:,} documents changed")
+
+
+@app.command()
+def verify(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """Prove that what is served equals a full recompute, partition by partition. Exits with 1 on any difference.
+
+    Example: rebu verify --data-dir ./data
+    """
+    with client(url, key, data_dir, timeout=3600) as rebu, _console().status("recomputing every ride"):
+        found = rebu.get("/v1/admin/verify")
+    partitions = found["partitions"]
+    width = max(11, *(len(str(part[name])) for part in partitions for name in ("digest", "full_digest")))
+    head = f"{'partition':>9}  {'rides':>9}  {'messages':>9}  {'incremental':<{width}}  {'recomputed':<{width}}  equal"
+    typer.echo(head)
+    for part in partitions:
+        counts = f"{part['partition']:>9}  {part['rides']:>9,}  {part['messages']:>9,}"
+        digests = f"{part['digest']:<{width}}  {part['full_digest']:<{width}}"
+        typer.echo(f"{counts}  {digests}  {'yes' if part['equal'] else 'NO'}")
+    if not found["equal"]:
+        wrong = sum(not part["equal"] for part in partitions)
+        print(
+            f"rebu: {wrong} of {len(partitions)} partitions differ: `rebu backfill` stores what the recompute says",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    rides, messages = (sum(part[name] for part in partitions) for name in ("rides", "messages"))
+    typer.echo(f"{rides:,} rides and {messages:,} messages are served as a full recompute has them")
+
+
+@app.command()
+def rides(
+    since: Annotated[str | None, typer.Option(help="Requested at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Requested before this time.")] = None,
+    city: Annotated[str | None, typer.Option(help="Only in this city.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only with this status.")] = None,
+    premature: Annotated[
+        bool | None, typer.Option("--premature/--no-premature", help="Only those that ended too early, or none.")
+    ] = None,
+    cause: Annotated[str | None, typer.Option(help="Ended too early by: driver, rider, app or unknown.")] = None,
+    min_errors: Annotated[int | None, typer.Option(help="With at least so many errors.", min=0)] = None,
+    has_messages: Annotated[
+        bool | None, typer.Option("--has-messages/--no-has-messages", help="Only with linked messages, or without.")
+    ] = None,
+    user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
+    driver_id: Annotated[str | None, typer.Option(help="Only with this driver.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="As it was known at this time.")] = None,
+    limit: Annotated[int | None, typer.Option(help="No more than so many.", min=1)] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; else as the file is named, else json.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The ride documents that the filters leave: one JSON object a line, or a table in a file.
+
+    Example: rebu rides --premature --since 2026-03-01T00:00:00Z -o rides.parquet
+    """
+    kind = table_format(form, out)
+    filters = {
+        "since": since, "until": until, "city": city, "status": status, "premature": premature, "cause": cause,
+        "min_errors": min_errors, "has_messages": has_messages, "user_id": user_id, "driver_id": driver_id,
+        "as_of": as_of, "limit": limit,
+    }  # fmt: skip
+    with client(url, key, data_dir, timeout=600) as rebu:
+        if out is None:
+            save_rides(rebu, kind, filters, sys.stdout.buffer)
+            return
+        # Under another name until it is whole: what breaks off leaves no half a table behind.
+        part = out.with_name(f"{out.name}.part")
+        try:
+            with _console().status(f"writing {out}"), part.open("wb") as file:
+                size = save_rides(rebu, kind, filters, file)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+        typer.echo(f"{out}: {size:,} bytes of {kind}")
+
+
+def table_format(form: str | None, out: Path | None) -> str:
+    """The format asked for, else the one that the file's name ends with, else JSON lines. Raises SettingsError."""
+    kind = form or (out.suffix[1:] if out is not None and out.suffix[1:] in FORMATS else "json")
+    if kind not in FORMATS:
+        raise config.SettingsError(f"--format is {kind!r}: it must be one of {', '.join(FORMATS)}")
+    if out is None and kind in ("parquet", "arrow"):
+        raise config.SettingsError(f"{kind} is nothing to read on a screen: name a file with -o rides.{kind}")
+    if out is not None and not out.parent.is_dir():
+        raise config.SettingsError(f"there is no folder {out.parent} to write to: make it, or name another file")
+    return kind
+
+
+def save_rides(rebu: Rebu, kind: str, filters: Mapping[str, Any], file: BinaryIO) -> int:
+    """Write rides to a file, JSON as one object a line; how many bytes."""
+    if kind != "json":
+        return rebu.save("/v1/rides", {**filters, "format": kind}, file)
+    return sum(file.write(json.dumps(ride, ensure_ascii=False).encode() + b"\n") for ride in rebu.rides(**filters))
 
 
 @deadletters.command("list")

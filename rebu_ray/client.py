@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import httpx
 
@@ -28,14 +29,18 @@ class RebuError(Exception):
 
 
 class Rows:
-    """The items of a list route, fetched page by page while they are iterated over."""
+    """The items of a list route, fetched page by page while they are iterated over; at once where it has no pages."""
 
-    def __init__(self, client: Rebu, path: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, client: Rebu, path: str, params: Mapping[str, Any], *, paged: bool = True) -> None:
         self._client = client
         self._path = path
-        self._params = {name: _text(value) for name, value in params.items() if value is not None}
+        self._params = texts(params)
+        self._paged = paged
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self._paged:
+            yield from self._client.get(self._path, self._params)["items"]
+            return
         wanted = int(self._params["limit"]) if "limit" in self._params else None
         params = dict(self._params)
         while True:
@@ -67,6 +72,7 @@ class Rebu:
     >>> rebu = Rebu("http://127.0.0.1:8000", "READ-KEY")
     >>> for event in rebu.history("rider-17", since="2026-03-01T00:00:00Z"):
     ...     print(event["timestamp"], event["name"])
+    >>> gone_wrong = rebu.rides(premature=True, since="2026-03-01T00:00:00Z").to_pandas()
     """
 
     def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
@@ -103,6 +109,43 @@ class Rebu:
         profile: dict[str, Any] = self.get(f"/v1/users/{quoted(user_id)}")
         return profile
 
+    def rides(
+        self,
+        *,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        city: str | None = None,
+        status: str | None = None,
+        premature: bool | None = None,
+        cause: str | None = None,
+        min_errors: int | None = None,
+        has_messages: bool | None = None,
+        user_id: str | None = None,
+        driver_id: str | None = None,
+        as_of: str | datetime | None = None,
+        limit: int | None = None,
+    ) -> Rows:
+        """The ride documents that the filters leave, or the first `limit` of them; with `as_of`, as they were then."""
+        filters = {name: value for name, value in locals().items() if name != "self"}
+        return Rows(self, "/v1/rides", filters)
+
+    def ride(self, ride_id: str) -> dict[str, Any]:
+        """The document of a ride. Raises RebuError 404 for an unknown ride."""
+        document: dict[str, Any] = self.get(f"/v1/rides/{quoted(ride_id)}")
+        return document
+
+    def messages(self, ride_id: str, min_confidence: float | None = None) -> Rows:
+        """The customer-service messages about a ride, each with its link: how sure that is, and why.
+
+        Iterating raises RebuError 404 for an unknown ride.
+        """
+        return Rows(self, f"/v1/rides/{quoted(ride_id)}/messages", {"min_confidence": min_confidence}, paged=False)
+
+    def message(self, message_id: str) -> dict[str, Any]:
+        """A message with its link and the other rides it may be about. Raises RebuError 404 for an unknown one."""
+        found: dict[str, Any] = self.get(f"/v1/messages/{quoted(message_id)}")
+        return found
+
     def deadletters(
         self, *, source: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None
     ) -> Rows:
@@ -118,6 +161,12 @@ class Rebu:
         """The JSON of a GET. Raises RebuError, or httpx.TransportError where nothing answers."""
         return self.send("GET", path, params=params).json()
 
+    def save(self, path: str, params: Mapping[str, Any], file: BinaryIO) -> int:
+        """Write the answer of a GET to a file as it comes; how many bytes. Raises as `get`, also halfway."""
+        answer = self._answer(self._http.build_request("GET", path, params=texts(params)), stream=True)
+        with contextlib.closing(answer):
+            return sum(file.write(part) for part in answer.iter_bytes())
+
     def send(
         self,
         method: str,
@@ -128,17 +177,21 @@ class Rebu:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send a request, again where that is safe and may help: every route here is idempotent."""
+        return self._answer(self._http.build_request(method, path, params=params, content=content, headers=headers))
+
+    def _answer(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         pause = 0.2
         for attempt in range(RETRIES + 1):
             last = attempt == RETRIES
             try:
-                answer = self._http.request(method, path, params=params, content=content, headers=headers)
+                answer = self._http.send(request, stream=stream)
+                if answer.status_code < 400:
+                    return answer
+                answer.read()
             except httpx.TransportError:
                 if last:
                     raise
             else:
-                if answer.status_code < 400:
-                    return answer
                 if last or answer.status_code not in (429, 503):
                     raise _error(answer)
                 pause = max(pause, float(answer.headers.get("retry-after", 0)))
@@ -157,11 +210,16 @@ class Rebu:
         self.close()
 
 
-def quoted(user_id: str) -> str:
-    """A user id as one part of a path."""
+def quoted(name: str) -> str:
+    """An id as one part of a path."""
     from urllib.parse import quote
 
-    return quote(user_id, safe="")
+    return quote(name, safe="")
+
+
+def texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as a query has them: none that is None, truth in small letters, times as RFC 3339."""
+    return {name: _text(value) for name, value in params.items() if value is not None}
 
 
 def _error(answer: httpx.Response) -> RebuError:
@@ -173,4 +231,6 @@ def _error(answer: httpx.Response) -> RebuError:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return value.isoformat() if isinstance(value, datetime) else str(value)

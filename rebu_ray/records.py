@@ -1,8 +1,9 @@
 """The vocabulary that every phase shares: what a record is, what it may say, how it is named.
 
-A *record* is one thing that a phone or a server said. A *stream* is the ordered set of records under one
-key (``u:`` a user, ``a:`` an anonymous id, ``r:`` a request id that nobody claimed yet, ``d:`` dead
-letters of a source, ``n:`` lines that name nobody). A stream lives in one partition.
+A *record* is one thing that a phone, a server or a row of the application database said. A *stream* is the
+ordered set of records under one key (``u:`` a user, ``a:`` an anonymous id, ``r:`` a request id that nobody
+claimed yet, ``o:`` a ride, ``m:`` a message, ``v:`` a driver, ``d:`` dead letters of a source, ``n:`` lines
+that name nobody). A stream lives in one partition.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ class Kind(StrEnum):
     UNLINK = "unlink"
     """An anonymous id taken back from a user."""
     DEAD_LETTER = "dead_letter"
+    USER = "user"
+    DRIVER = "driver"
+    RIDE = "ride"
+    RIDE_DESTINATION = "ride_destination"
+    MESSAGE = "message"
+    """These five are rows of the application database, one record for each version of a row."""
+    RIDE_DOCUMENT = "ride_document"
+    MESSAGE_DOCUMENT = "message_document"
+    """What was computed of a ride or a message, one record for each version of the document."""
+    MOVED = "moved"
+    """A ride or message whose document is in another stream from now on, since it changed its user."""
 
 
 HISTORY_KINDS: Final = (Kind.APP_EVENT, Kind.APP_ERROR, Kind.SERVER_ACCESS, Kind.SERVER_ERROR)
@@ -58,6 +70,23 @@ class Source(StrEnum):
     ACCESS = "access"
     ERROR = "error"
     OTLP = "otlp"
+    USERS = "users"
+    DRIVERS = "drivers"
+    RIDES = "rides"
+    RIDE_DESTINATIONS = "ride_destinations"
+    MESSAGES = "messages"
+    COMPUTED = "computed"
+    """Documents, which the platform makes itself."""
+
+
+TABLES: Final = {
+    Source.USERS: Kind.USER,
+    Source.DRIVERS: Kind.DRIVER,
+    Source.RIDES: Kind.RIDE,
+    Source.RIDE_DESTINATIONS: Kind.RIDE_DESTINATION,
+    Source.MESSAGES: Kind.MESSAGE,
+}
+"""The tables of the application database and what a row of each is."""
 
 
 class Record(msgspec.Struct, gc=False):

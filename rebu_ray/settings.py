@@ -39,6 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folder or pyarrow.fs URI of the lake; empty: DATA_DIR/lake."""
     appdb_url: str = ""
     """postgresql:// or sqlite:/// of the application database."""
+    appdb_poll_seconds: float = 0.25
+    """How long the application database is left alone between two looks, where nothing wakes us."""
+    appdb_overlap_seconds: float = 5.0
+    """How far behind the newest `updated_at` each look begins: what clocks and short transactions may differ by."""
     write_key: str = ""
     read_key: str = ""
     admin_key: str = ""
@@ -61,6 +65,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def journal(self) -> str:
         """Where the journal is."""
         return self.journal_uri or str(Path(self.data_dir) / "journal")
+
+    @property
+    def cursors(self) -> str:
+        """Where cursors are: beside the journal, which they point into."""
+        return f"{self.journal.rstrip('/')}-cursors"
 
     @property
     def lake(self) -> str:
@@ -93,7 +102,8 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
     ):
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
-    for name in ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes"):
+    positive = ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes")
+    for name in (*positive, "appdb_poll_seconds", "appdb_overlap_seconds"):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")

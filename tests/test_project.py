@@ -24,7 +24,7 @@ DOWN = {
     "client": set[str](),
     "shipping": {"client"},
     "process": {"store"},
-    "ingest": {"store"},
+    "ingest": {"process", "store"},
     "access": {"ingest", "process", "store"},
     "platform": {"access", "ingest", "process", "store"},
     "demo": {"client", "platform", "shipping", "simulate"},

@@ -1,24 +1,37 @@
-"""Pages from the lake, for what Redis does not keep: a deployment of its own, so that it never delays a hot read."""
+"""What is read from the lake: a deployment of its own, so that it never delays a hot read."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ray import serve
 
+from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
+from rebu_ray.store.ride_files import RideFiles
+from rebu_ray.store.ride_scan import Overlay, RideQuery, last_place, newest_rides
 
 ATTEMPTS: Final = 5
 """How often a page is begun anew because a file was merged into another one while it was read."""
 
 
+class RidePage(NamedTuple):
+    """One page of a list of rides."""
+
+    data: bytes
+    """The documents with commas between them, or where asked for `ride_formats.FLAT` as a stream of Arrow IPC."""
+    last: bytes | None
+    """The place of the last ride, where there are more after it."""
+
+
 class LakeReader:
-    """Reads pages of streams from Parquet."""
+    """Reads pages from Parquet: of streams, and of lists of rides."""
 
     def __init__(self, lake_uri: str) -> None:
         self._lake = Lake(lake_uri)
+        self._rides = RideFiles(self._lake)
 
     async def page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int = 0
@@ -28,6 +41,10 @@ class LakeReader:
         Of the files that hold rows after `after_seq`, which may hold earlier ones as well.
         """
         return await asyncio.to_thread(self._page, partition, stream, low, high, descending, limit, after_seq)
+
+    async def rides(self, partitions: int, query: RideQuery, overlay: Overlay, limit: int, flat: bool) -> RidePage:
+        """The first `limit` rides of a list."""
+        return await asyncio.to_thread(self._ride_page, partitions, query, overlay, limit, flat)
 
     def _page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int
@@ -43,6 +60,20 @@ class LakeReader:
                 continue
             break
         return [m for batch in rows.combine_chunks().to_batches() for m in members(batch, Codec())]
+
+    def _ride_page(self, partitions: int, query: RideQuery, overlay: Overlay, limit: int, flat: bool) -> RidePage:
+        for attempt in range(ATTEMPTS):
+            try:
+                # One more than is shown tells whether there are more.
+                found = next(newest_rides(self._rides, partitions, query, overlay, limit + 1), None)
+            except FileNotFoundError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            break
+        bodies: list[bytes] = [] if found is None else found["body"].slice(0, limit).to_pylist()
+        last = None if found is None or found.num_rows <= limit else last_place(found.slice(0, limit))
+        return RidePage(arrow(table_of(bodies)) if flat else b",".join(bodies), last)
 
 
 def deployment(lake_uri: str, max_replicas: int) -> serve.Application:

@@ -10,8 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rebu_ray.access.ride_formats import MEDIA_TYPES
 from rebu_ray.ingest.http import LOG_SOURCES, SEGMENT_CALLS
-from rebu_ray.records import HISTORY_KINDS, Source
+from rebu_ray.process.quality import STATUSES
+from rebu_ray.records import HISTORY_KINDS, TABLES, Source
 
 _JSON: Final = "application/json"
 
@@ -45,7 +47,9 @@ def _parameter(name: str, where: str, text: str, schema: dict[str, Any] | None =
 
 
 def _answers(*schemas: tuple[str, str, str], errors: tuple[int, ...]) -> dict[str, Any]:
-    out: dict[str, Any] = {status: {"description": text, "content": {media: {}}} for status, text, media in schemas}
+    out: dict[str, Any] = {}
+    for code, text, media in schemas:
+        out.setdefault(code, {"description": text, "content": {}})["content"][media] = {}
     meanings = {
         400: "the request is not understood: the message says what to change",
         401: "no key, or an unknown one",
@@ -92,6 +96,9 @@ def openapi() -> dict[str, Any]:
         "parameters": [_parameter("source", "path", "which log", {"enum": [str(s) for s in LOG_SOURCES]})]
     }
     paths["/v1/logs"] = _write("OpenTelemetry logs (OTLP/HTTP)", (_JSON, "application/x-protobuf"))
+    paths["/v1/records/{table}"] = _write("Rows of the application database", (_JSON, "application/x-ndjson")) | {
+        "parameters": [_parameter("table", "path", "which table", {"enum": [str(table) for table in TABLES]})]
+    }
     paths["/v1/users/{user_id}/events"] = {
         "get": {
             "summary": "The whole history of a user",
@@ -127,6 +134,7 @@ def openapi() -> dict[str, Any]:
             "responses": _answers(("200", "taken back", _JSON), errors=(401, 403, 404, 503)),
         }
     }
+    paths |= _rides(user, paging)
     paths["/v1/deadletters"] = {
         "get": {
             "summary": "Refused records with their reasons (admin)",
@@ -159,6 +167,50 @@ def openapi() -> dict[str, Any]:
                 }
             },
         },
+    }
+
+
+def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]:
+    """The paths about rides and messages."""
+    ride = _parameter("ride_id", "path", "the ride")
+    truth = {"type": "boolean"}
+    filters = [
+        _parameter("status", "query", f"one or more of {', '.join(sorted(STATUSES))}"),
+        _parameter("city", "query", "one or more cities"),
+        _parameter("premature", "query", "whether the ride ended before it was to", truth),
+        _parameter("cause", "query", "why it did: one or more of driver, rider, app, unknown"),
+        _parameter("min_errors", "query", "at least so many errors of app and server", {"type": "integer"}),
+        _parameter("has_messages", "query", "whether a message is linked to the ride, or may be about it", truth),
+        _parameter("user_id", "query", "rides of this user"),
+        _parameter("driver_id", "query", "rides of this driver"),
+        _parameter("as_of", "query", "answer with what was known at this time (RFC 3339 or epoch ms)"),
+        _parameter(
+            "format",
+            "query",
+            "csv, parquet and arrow are everything where there is no limit; with one, X-Rebu-Next is the next cursor",
+            {"enum": ["json", *MEDIA_TYPES], "default": "json"},
+        ),
+    ]
+    media = [("200", "the rides, by the time of their request", kind) for kind in (_JSON, *MEDIA_TYPES.values())]
+    listed = _answers(("200", "a page", _JSON), errors=(400, 401, 403, 404, 503))
+    single = _answers(("200", "the document", _JSON), errors=(400, 401, 403, 404, 503))
+    confidence = _parameter("min_confidence", "query", "leave out less certain ones", {"type": "number"})
+    message = _parameter("message_id", "path", "the message")
+    operations: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
+        "/v1/rides": (
+            "Rides as a table, for models and notebooks",
+            [*paging, *filters],
+            _answers(*media, errors=(400, 401, 403, 503)),
+        ),
+        "/v1/rides/{ride_id}": ("What is known of a ride", [ride], single),
+        "/v1/rides/{ride_id}/messages": ("Customers' messages about a ride", [ride, confidence], single),
+        "/v1/messages/{message_id}": ("A message and the ride that it is about", [message], single),
+        "/v1/users/{user_id}/rides": ("The rides of a user", [user, *paging], listed),
+        "/v1/users/{user_id}/messages": ("The messages of a user", [user, *paging], listed),
+    }
+    return {
+        path: {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
+        for path, (summary, parameters, responses) in operations.items()
     }
 
 

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import ray
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from rebu_ray.access import cold, deadletters, documentation, operations, users
+from rebu_ray.access import cold, deadletters, documentation, operations, rides, rides_table, users
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
@@ -39,6 +39,8 @@ from rebu_ray.store.index import UNAVAILABLE
 log = logging.getLogger("rebu.gateway")
 
 APPLICATION = "rebu"
+REPLICAS: Final = 2
+"""How many gateways there are at least: one alone is on one core, whatever the load."""
 
 
 class Backends:
@@ -63,6 +65,13 @@ class Backends:
 
         self.intake = Intake(self.routing, self.append)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
+
+        async def ride_page(*args: Any) -> cold.RidePage:
+            found: cold.RidePage = await reader.rides.remote(*args)
+            return found
+
+        self.rides = rides.Rides(self.histories)
+        self.ride_pages = ride_page
         self.live = Live(self.redis, self.histories, cold_page, self.watch)
 
     async def close(self) -> None:
@@ -125,6 +134,8 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
     app = Starlette(
         routes=[
             *write_routes.routes(keys, lambda: backends.intake),
+            *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
+            *rides.routes(keys, lambda: backends.rides),
             *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),
             *deadletters.routes(keys, lambda: backends.histories),
             *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
@@ -155,7 +166,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         ray_actor_options={"num_cpus": 0.5},
         max_ongoing_requests=256,
         autoscaling_config={
-            "min_replicas": 1,
+            "min_replicas": min(REPLICAS, settings.max_replicas),
             "max_replicas": settings.max_replicas,
             "target_ongoing_requests": 32,
             "upscale_delay_s": 5,

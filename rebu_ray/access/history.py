@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from rebu_ray.access.pipeline import ask
@@ -22,6 +21,7 @@ from rebu_ray.access.tape import (
 )
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest
+from rebu_ray.store import facts
 from rebu_ray.store.index import (
     Client,
     anonymous_key,
@@ -35,49 +35,11 @@ from rebu_ray.store.index import (
 from rebu_ray.store.index import (
     Position as IndexPosition,
 )
+from rebu_ray.store.links import Link, owned, standing
 from rebu_ray.store.member import Codec, time_place
 from rebu_ray.store.rows import json_text, partition_of
 
 POLL_SECONDS: Final = 0.005
-
-
-class Link(NamedTuple):
-    """An identify or alias: at `event_time` (ms) the anonymous id was said to be this user."""
-
-    event_time: int
-    received_at: int
-    user_id: str
-
-
-class Owned(NamedTuple):
-    """Part of an anonymous stream that is a user's: since <= event time < until (ms; None: no bound)."""
-
-    since: int | None
-    until: int | None
-
-
-def standing(links: Iterable[Link], taken_back: Mapping[str, int]) -> list[Link]:
-    """Links in order of time, without those received up to when their user was unlinked (ms of receipt)."""
-    return sorted(link for link in links if link.received_at > taken_back.get(link.user_id, -1))
-
-
-def owned(links: list[Link], user_id: str) -> list[Owned]:
-    """The parts of an anonymous stream that belong to a user, given its standing links in order.
-
-    A record belongs to the user of the first link at or after its time; where none follows, to the last.
-    """
-    parts: list[Owned] = []
-    before: int | None = None
-    for i, link in enumerate(links):
-        last = i + 1 == len(links)
-        until = None if last else link.event_time + 1
-        if link.user_id == user_id and not (until is not None and until == before):
-            if parts and parts[-1].until is not None and parts[-1].until == before:
-                parts[-1] = Owned(parts[-1].since, until)
-            else:
-                parts.append(Owned(before, until))
-        before = link.event_time + 1
-    return parts
 
 
 class Person(NamedTuple):
@@ -129,7 +91,7 @@ class Histories:
         tapes = [tape]
         if anonymous:
             tapes += await self._phones(user_id, anonymous, low, high, descending)
-        elif not found and floor is None and not await self.redis.exists(history_key(own.partition, own.stream)):
+        elif not found and floor is None and not await self.redis.exists(*self._known_by(own.partition, user_id)):
             raise unknown_user(user_id)
         return await read_page(tapes, self._codec, wanted, descending, limit)
 
@@ -139,13 +101,19 @@ class Histories:
         stretch = Stretch(partition, f"u:{user_id}", START, END)
         pipe = self.redis.pipeline(transaction=False)
         pipe.get(position_key(partition))
-        pipe.exists(history_key(partition, stretch.stream))
+        pipe.exists(*self._known_by(partition, user_id))
         pipe.execute_command(*floor_get(stretch))
         pipe.smembers(anonymous_key(partition, user_id))
         position, exists, floor, anonymous = await pipe.execute()
         self.check(partition, position)
         phones = await self._links([a.decode() for a in anonymous])
         return Person(bool(exists or floor or anonymous), phones)
+
+    def _known_by(self, partition: int, user_id: str) -> tuple[bytes, ...]:
+        """Keys of which one is there if anything is known of a user: an event, a row, a ride or a message."""
+        stream = f"u:{user_id}"
+        keys = facts.Keys(self.partitions)
+        return history_key(partition, stream), keys.user(user_id), keys.things(stream)
 
     def check(self, partition: int, value: bytes | None) -> IndexPosition:
         """`check_position`, and refuses as well an index that was further before: an older snapshot of Redis."""

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from rebu_ray.access.history import Histories, Link, Owned, check_position, owned
+from rebu_ray.access.history import Histories, check_position
 from rebu_ray.access.pipeline import ask
 from rebu_ray.access.tape import END, START, Stretch, Tape, floor_get
 from rebu_ray.ingest.dialects import times
@@ -25,6 +25,7 @@ from rebu_ray.ingest.intake import ShardGone
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest, stable_hash
 from rebu_ray.store.index import UNAVAILABLE, Client, history_key, position_key, watch_channel
+from rebu_ray.store.links import Link, Owned, owned
 from rebu_ray.store.member import Codec, place_time, split
 from rebu_ray.store.rows import json_text, partition_of
 

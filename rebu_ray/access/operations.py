@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rebu_ray.access import query
+from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.records import BadRequest
 from rebu_ray.store.index import Client
 
 Ask = Callable[[str], Awaitable[Any]]
@@ -42,6 +44,8 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         state = await ask("status")
         memory = await redis().info("memory")
         state["redis"] = {"used_memory_bytes": memory["used_memory"]}
+        if (pulled := await appdb.status()) is not None:
+            state["appdb"] = pulled
         return Response(msgspec.json.encode(state), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
@@ -59,6 +63,20 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         await ask("reindex")
         return Response(b'{"success":true}', media_type="application/json")
 
+    async def backfill(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        return await recomputed("backfill")
+
+    async def verify(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        return await recomputed("verify")
+
+    async def recomputed(method: str) -> Response:
+        try:
+            return Response(msgspec.json.encode(await ask(method)), media_type="application/json")
+        except TimeoutError as error:
+            raise BadRequest(503, "documents_behind", str(error.args[0] if error.args else error), 30) from error
+
     return [
         Route("/healthz", healthz, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
@@ -66,6 +84,8 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         Route("/v1/status", status, methods=["GET"]),
         Route("/v1/admin/flush", flush, methods=["POST"]),
         Route("/v1/admin/reindex", reindex, methods=["POST"]),
+        Route("/v1/admin/backfill", backfill, methods=["POST"]),
+        Route("/v1/admin/verify", verify, methods=["GET"]),
     ]
 
 
@@ -82,6 +102,9 @@ _SHARD_METRICS = {
     "remembered_ids": ("gauge", "Ids against which duplicates are recognised."),
     "unattributed_waiting": ("gauge", "Lines that wait for their request's user."),
     "unattributed_expired": ("counter", "Lines whose request nobody claimed within the hour."),
+    "documents": ("counter", "Documents of rides and messages that changed, since the shard started."),
+    "unprocessed_rows": ("gauge", "Rows whose rides and messages are not computed yet."),
+    "uncomputed_subjects": ("gauge", "People whose documents cannot be computed: the log says why."),
     "undelivered": ("gauge", "Joined lines that could not be delivered yet."),
 }
 

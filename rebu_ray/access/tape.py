@@ -202,8 +202,8 @@ async def _plain_page(tape: Tape, codec: Codec, limit: int) -> Page | None:
         resume = None
     else:
         return None
-    chosen = zip(raw[:limit], ends, strict=False)
-    return Page([codec.decompress(member[end + PAYLOAD :]) for member, end in chosen], resume)
+    payloads = [member[end + PAYLOAD :] for member, end in zip(raw[:limit], ends, strict=False)]
+    return Page(list(map(codec.decompress, payloads)), resume)
 
 
 def chunk_size(limit: int, wanted: Filter) -> int:

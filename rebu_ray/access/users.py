@@ -20,13 +20,22 @@ from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.position import Position
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest, Kind, MatchedBy, Record, Source
+from rebu_ray.store import facts
 from rebu_ray.store.index import traits_key
-from rebu_ray.store.member import place_time
+from rebu_ray.store.member import Codec, place_time
 from rebu_ray.store.rows import Routed, partition_of
 
 HISTORY_PARAMETERS: Final = ("since", "until", "kind", "name", "source", "order", "limit", "cursor", "min_position")
 # Values pass through as they were sent: a number may be beyond what this language reads.
 _TRAITS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Row(msgspec.Struct):
+    updated_at: str | None = None
+    deleted: bool = False
+
+
+_ROW: Final = msgspec.json.Decoder(_Row)
 MERGED_IDENTIFIES: Final = 1000
 """How many of the newest identify calls a profile is put together from."""
 
@@ -119,8 +128,18 @@ def user(request: Request) -> str:
     return user_id
 
 
+async def _account(histories: Histories, user_id: str) -> msgspec.Raw | None:
+    """The user's row of the application database, its latest version."""
+    rows = await histories.redis.hgetall(facts.Keys(histories.partitions).user(user_id))
+    codec = Codec()
+    found = {record_id: facts.parse_fact(data, codec) for record_id, data in rows.items()}
+    read = {record_id: _ROW.decode(fact.body) for record_id, fact in found.items()}
+    last = max(found, key=lambda i: (read[i].updated_at or "", found[i].received_at, i), default=None)
+    return None if last is None or read[last].deleted else msgspec.Raw(found[last].body)
+
+
 async def _profile(histories: Histories, user_id: str) -> dict[str, Any]:
-    """What identify calls said, the newest word on each trait, and the phones with since when."""
+    """The user's row, what identify calls said, the newest word on each trait, and the phones with since when."""
     person = await histories.person(user_id)
     if not person.exists:
         raise unknown_user(user_id)
@@ -138,6 +157,7 @@ async def _profile(histories: Histories, user_id: str) -> dict[str, Any]:
     ]
     return {
         "user_id": user_id,
+        "account": await _account(histories, user_id),
         "traits": traits,
         "identified_at": None if identified_at is None else text(identified_at),
         "anonymous_ids": phones,

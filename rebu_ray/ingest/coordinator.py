@@ -9,6 +9,7 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name, spread
 from rebu_ray.ingest.shard import IngestShard
 from rebu_ray.settings import Settings
@@ -92,6 +93,16 @@ class Coordinator:
     async def reindex(self) -> None:
         """Have every shard rebuild its part of the index."""
         await asyncio.gather(*(shard.reindex.remote() for shard in self._shards))
+
+    async def verify(self) -> dict[str, Any]:
+        """Whether every document equals what the lake alone makes of it."""
+        routing = await self.routing()
+        return await recomputation.verify(routing, self._shards, self._settings.lake, self.flush)
+
+    async def backfill(self) -> dict[str, int]:
+        """Compute every document anew from the lake."""
+        routing = await self.routing()
+        return await recomputation.backfill(routing, self._shards, self._settings.lake, self.flush)
 
     async def stop(self) -> None:
         """Stop the shards in good order."""

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rebu_ray.ingest.dialects import parse_logs, parse_otlp, parse_segment
-from rebu_ray.ingest.dialects.segment import write_key
+from rebu_ray.ingest.dialects import parse_logs, parse_otlp, parse_segment, parse_tables
+from rebu_ray.ingest.dialects.ordinary import Ordinary
+from rebu_ray.ingest.dialects.segment import parse_batch, write_key
 from rebu_ray.ingest.framing import decompress
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.keys import Keys, Scope, presented_key
-from rebu_ray.records import MAX_COMPRESSED_BYTES, BadRequest, Parsed, Source
+from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Parsed, Source
 
 SEGMENT_CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
 LOG_SOURCES: Final = (Source.ACCESS, Source.ERROR, Source.APP_EVENTS, Source.APP_ERRORS)
@@ -29,7 +30,7 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
 
     async def store(
         source: Source,
-        parse: Callable[[bytes, int], Parsed],
+        parse: Callable[[bytes, int], Ordinary | Parsed],
         body: bytes,
         producer: str | None = None,
         sequence: int | None = None,
@@ -47,7 +48,7 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
         body = await _body(request, keys, key_in_body=True)
         return await store(
             Source.APP_EVENTS,
-            lambda data, now: parse_segment(data, now, None if call == "batch" else call),
+            parse_batch if call == "batch" else lambda data, now: parse_segment(data, now, call),
             body,
         )
 
@@ -72,10 +73,20 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
         kind = request.headers.get("content-type")
         return await store(Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
 
+    async def records(request: Request) -> Response:
+        body = await _body(request, keys)
+        table = request.path_params["table"]
+        if table not in TABLES:
+            known = ", ".join(TABLES)
+            raise BadRequest(404, "unknown_table", f"there is no table {table!r}: send rows to one of {known}")
+        kind = request.headers.get("content-type")
+        return await store(Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body)
+
     return [
         *(Route(f"/v1/{call}", segment, methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
         Route("/v1/logs/{source}", logs, methods=["POST"]),
         Route("/v1/logs", otlp, methods=["POST"]),
+        Route("/v1/records/{table}", records, methods=["POST"]),
     ]
 
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rebu_ray.records import Kind, Record
 from rebu_ray.store.rows import Routed, partition_of
 
+_OWN: Final = {
+    Kind.DRIVER: "v",
+    Kind.RIDE: "o",
+    Kind.RIDE_DESTINATION: "o",
+    Kind.RIDE_DOCUMENT: "o",
+    Kind.MESSAGE: "m",
+    Kind.MESSAGE_DOCUMENT: "m",
+}
+"""The streams that rows and documents have of their own, named as the row is."""
+_ALWAYS_OWN: Final = (Kind.DRIVER, Kind.RIDE_DESTINATION)
+
 
 def stream_of(record: Record) -> str:
-    """The key of a record's stream: its user, else its phone, else its request, else nobody."""
+    """The key of a record's stream: its user, else its phone, else its request, else nobody.
+
+    Rows of the application database: a driver's, a change of destination its ride's; rides and messages
+    that name no user have a stream each.
+    """
+    own = _OWN.get(record.kind)
+    if own is not None and (record.user_id is None or record.kind in _ALWAYS_OWN):
+        return f"{own}:{record.name}"
     if record.user_id is not None:
         return f"u:{record.user_id}"
     if record.anonymous_id is not None:

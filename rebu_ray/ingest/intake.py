@@ -1,7 +1,7 @@
 """From parsed records to shards and back to a receipt: the ingest replica's part of a write.
 
-Rows wait in a lane per shard. A lane has few calls under way at a time; what comes in meanwhile goes
-with the next one, so that a call carries a batch however small the requests are.
+Rows wait in a lane per shard. A lane has one call under way at a time, two where there is much to carry; what
+comes in meanwhile goes with the next one, so that a call carries a batch however small the requests are.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import msgspec
 
 from rebu_ray.ingest.dialects import json_text
 from rebu_ray.ingest.dialects.fields import RefusedError
+from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.identity import route
 from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
-from rebu_ray.store.rows import Routed, encode, partition_of, to_batch
+from rebu_ray.store.rows import Columns, Routed, columns, encode, joined, partition_of
 
 CALLS_UNDER_WAY: Final = 2
+FURTHER_CALL_ROWS: Final = 1_000
+"""How many rows have to wait for a second call while one is under way: a call and its fsync have their price."""
 CALL_ROWS: Final = 10_000
 """The most rows of one call, so that a large request does not hold a shard for long."""
 PATIENCE_SECONDS: Final = 20.0
@@ -61,7 +64,7 @@ class Receipt(NamedTuple):
 
 
 class _Parcel(NamedTuple):
-    rows: list[Routed]
+    rows: Columns
     answer: asyncio.Future[Appended]
 
 
@@ -72,22 +75,27 @@ class Lane:
         self._slot = slot
         self._call = call
         self._waiting: list[_Parcel] = []
+        self._waiting_rows = 0
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def send(self, rows: list[Routed]) -> Appended:
+    async def send(self, rows: Columns) -> Appended:
         """Have rows appended; the answer is about these rows alone."""
         parcel = _Parcel(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(parcel)
+        self._waiting_rows += rows.height
         self._start()
         return await parcel.answer
 
     def _start(self) -> None:
-        while self._waiting and len(self._under_way) < CALLS_UNDER_WAY:
-            parcels, size = [self._waiting.pop(0)], 0
-            size = len(parcels[0].rows)
-            while self._waiting and size + len(self._waiting[0].rows) <= CALL_ROWS:
+        while self._waiting and (
+            not self._under_way or (len(self._under_way) < CALLS_UNDER_WAY and self._waiting_rows >= FURTHER_CALL_ROWS)
+        ):
+            parcels = [self._waiting.pop(0)]
+            size = parcels[0].rows.height
+            while self._waiting and size + self._waiting[0].rows.height <= CALL_ROWS:
                 parcels.append(self._waiting.pop(0))
-                size += len(parcels[-1].rows)
+                size += parcels[-1].rows.height
+            self._waiting_rows -= size
             task = asyncio.create_task(self._carry(parcels))
             self._under_way.add(task)
             task.add_done_callback(self._arrived)
@@ -97,9 +105,9 @@ class Lane:
         self._start()
 
     async def _carry(self, parcels: list[_Parcel]) -> None:
-        rows = parcels[0].rows if len(parcels) == 1 else [row for parcel in parcels for row in parcel.rows]
         try:
-            answer = await self._call(self._slot, encode(to_batch(rows)))
+            rows = joined([parcel.rows for parcel in parcels])
+            answer = await self._call(self._slot, encode(rows.batch()))
         except Exception as error:
             for parcel in parcels:
                 if not parcel.answer.done():
@@ -107,9 +115,9 @@ class Lane:
             return
         start = 0
         for parcel in parcels:
-            end = start + len(parcel.rows)
+            end = start + parcel.rows.height
             if not parcel.answer.done():
-                theirs = {row.partition for row in parcel.rows}
+                theirs = set(parcel.rows.partition)
                 positions = {p: seq for p, seq in (answer.positions or {}).items() if p in theirs}
                 parcel.answer.set_result(answer._replace(new=answer.new[start:end], positions=positions))
             start = end
@@ -126,7 +134,7 @@ class Intake:
     async def store(
         self,
         source: Source,
-        parsed: Parsed,
+        parsed: Ordinary | Parsed,
         received_at: int,
         producer: str | None = None,
         sequence: int | None = None,
@@ -138,6 +146,11 @@ class Intake:
         """
         routing = await self._routing(False)
         partitions = routing.partitions
+        if isinstance(parsed, Ordinary):
+            new, position = await self._append(parsed.columns(partitions), routing)
+            if 0 not in new:
+                return Receipt(len(new), 0, 0, position, [])
+            return _receipt(parsed.records(), range(len(new)), new, position)
         rows: list[Routed] = []
         verdict_rows: list[int] = []
         for ordinal, entry in enumerate(parsed):
@@ -146,41 +159,43 @@ class Intake:
                 rows.append(dead_letter(source, entry, ordinal, received_at, partitions, producer, sequence))
             else:
                 rows += route(entry, partitions)
-        new, position = await self._append(rows, routing)
+        new, position = await self._append(columns(rows), routing)
         return _receipt(parsed, verdict_rows, new, position)
 
     async def append(self, rows: list[Routed]) -> Position:
         """Store rows that no request brought, such as a link that is taken back; where they stand."""
-        return (await self._append(rows, await self._routing(False)))[1]
+        return (await self._append(columns(rows), await self._routing(False)))[1]
 
-    async def _append(self, rows: list[Routed], routing: Routing) -> tuple[bytearray, Position]:
-        new = bytearray(len(rows))
+    async def _append(self, rows: Columns, routing: Routing) -> tuple[bytearray, Position]:
+        """For each row whether it is new, and where all stand."""
+        new = bytearray(rows.height)
         positions: dict[int, int] = {}
-        left: Sequence[int] = range(len(rows))
+        left: Sequence[int] = range(rows.height)
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         pause = 0.05
         while left:
-            by_slot: dict[int, list[int]] = {}
-            for i in left:
-                by_slot.setdefault(routing.owners[rows[i].partition], []).append(i)
+            by_slot = _by_slot(rows.partition, left, routing)
             parts = [
                 (slot, found[at : at + CALL_ROWS])
                 for slot, found in by_slot.items()
                 for at in range(0, len(found), CALL_ROWS)
             ]
-            sends = [self._send(slot, [rows[i] for i in found]) for slot, found in parts]
+            sends = [self._send(slot, rows.take(found)) for slot, found in parts]
             again: list[int] = []
             problem = Appended("unavailable", detail="a shard is being restarted", retry_after=2.0)
             for (_, found), answer in zip(parts, await asyncio.gather(*sends), strict=True):
                 if answer.status == "ok":
-                    for i, flag in zip(found, answer.new, strict=True):
-                        new[i] = flag
+                    if isinstance(found, range):
+                        memoryview(new)[found.start : found.stop] = answer.new
+                    else:
+                        for i, flag in zip(found, answer.new, strict=True):
+                            new[i] = flag
                     for partition, seq in (answer.positions or {}).items():
                         positions[partition] = max(seq, positions.get(partition, 0))
                 else:
                     problem = answer
                     again += found
-            if problem.status == "overloaded" and len(again) == len(rows):
+            if problem.status == "overloaded" and len(again) == rows.height:
                 wait = max(1, round(problem.retry_after))
                 raise BadRequest(429, "overloaded", f"too many writes at the moment: send again in {wait} s", wait)
             left = again
@@ -195,7 +210,7 @@ class Intake:
                 routing = await self._routing(True)
         return new, Position(positions)
 
-    async def _send(self, slot: int, rows: list[Routed]) -> Appended:
+    async def _send(self, slot: int, rows: Columns) -> Appended:
         lane = self._lanes.get(slot)
         if lane is None:
             lane = self._lanes[slot] = Lane(slot, self._call)
@@ -203,6 +218,16 @@ class Intake:
             return await lane.send(rows)
         except ShardGone as error:
             return Appended("gone", detail=str(error))
+
+
+def _by_slot(partitions: Sequence[int], chosen: Sequence[int], routing: Routing) -> dict[int, Sequence[int]]:
+    """Which of the chosen rows go to which slot."""
+    if routing.slots == 1:
+        return {0: chosen}
+    found: dict[int, list[int]] = {}
+    for i in chosen:
+        found.setdefault(routing.owners[partitions[i]], []).append(i)
+    return dict(found)
 
 
 def dead_letter(

@@ -21,4 +21,6 @@ def flush_task(
 
 def commit_flushed(lake: Lake, manifests: dict[int, Manifest], results: Sequence[Flushed]) -> dict[int, Manifest]:
     """Make what a flush wrote count. Only for the owner of the partitions."""
-    return {r.partition: lake.commit(r.partition, manifests[r.partition], r.files, r.covered_seq) for r in results}
+    return {
+        r.partition: lake.commit(r.partition, manifests[r.partition], r.files, r.covered_seq, r.rides) for r in results
+    }

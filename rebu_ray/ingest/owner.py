@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -19,16 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
-from rebu_ray.ingest.request_join import HOUR_MS, Claimed, RequestJoin, attributed
+from rebu_ray.ingest.processing import Processing, ray_tasks
+from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.process.dirty import Touched, touched, withdrawn
 from rebu_ray.settings import Settings
+from rebu_ray.store import facts
+from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE, Index, commands, position_commands
 from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
 from rebu_ray.store.lake import DataFile, Lake
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
-from rebu_ray.store.rows import WIRE, decode, encode, fingerprint, partition_of
+from rebu_ray.store.rows import WIRE, decode
 
 log = logging.getLogger("rebu.shard")
 
@@ -69,14 +74,24 @@ class Owner:
         self._log = ShardLog(open_journal(settings.journal), self._lake, slot, self._own)
         self._join = RequestJoin()
         recent = self._log.recover(_now(), HOUR_MS)
-        self._undelivered: list[Claimed] = []
+        self._delivery = Delivery(slot, routing, self._append_own)
         for batch in recent:
-            self._undelivered += self._join.observe(_request_rows(batch), _now())
+            self._delivery.keep(self._join.observe(_request_rows(batch), _now()))
         self._index = Index(settings.redis_url)
         self._codec = Codec()
+        self._processing = Processing(
+            slot,
+            routing,
+            ray_tasks(settings.redis_url, routing.partitions),
+            Cursors(settings.cursors),
+            self._append_documents,
+            self._ask,
+        )
         self._behind = True
         self._indexed: dict[int, int] = {}
         """How far each partition's rows are known to be in the index."""
+        self._replayed = Touched()
+        """What rows touch that were indexed again: documents may have been computed while they were not there."""
         self._watched: dict[str, float] = {}
         self._queue: list[_Call] = []
         self._queued_bytes = 0
@@ -85,7 +100,7 @@ class Owner:
         self._tasks: list[asyncio.Task[None]] = []
         self._writer = ThreadPoolExecutor(1, "journal")
         self._indexer = ThreadPoolExecutor(1, "index")
-        self._counts = {"stored": 0, "duplicate": 0, "delivered": 0, "groups": 0, "flushes": 0}
+        self._counts = {"stored": 0, "duplicate": 0, "groups": 0, "flushes": 0}
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -111,6 +126,11 @@ class Owner:
         until = time.monotonic() + seconds
         self._watched |= dict.fromkeys(streams, until)
 
+    async def compute(self, subjects: list[str]) -> None:
+        """Compute the documents of subjects anew; returns when they are durable."""
+        self._run()
+        await self._processing.ask(subjects)
+
     async def status(self) -> dict[str, Any]:
         """The shard's state, for people and for the coordinator's heart-beat."""
         self._run()
@@ -127,9 +147,11 @@ class Owner:
             "remembered_ids": len(self._log.seen),
             "unattributed_waiting": self._join.waiting,
             "unattributed_expired": self._join.expired,
-            "undelivered": len(self._undelivered),
+            "delivered": self._delivery.delivered,
+            "undelivered": self._delivery.undelivered,
             "rows": sum(self._log.last_seq.values()),
             **self._counts,
+            **self._processing.status(),
         }
 
     async def flush(self) -> int:
@@ -153,6 +175,7 @@ class Owner:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._processing.save()
         await self._in(self._writer, self._log.close)
         self._index.close()
 
@@ -170,6 +193,8 @@ class Owner:
             self._commit_loop,
             self._index_loop,
             self._care_loop,
+            self._processing.run,
+            self._processing.save_loop,
         )
         self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
 
@@ -227,6 +252,8 @@ class Owner:
                 if not self._behind:
                     try:
                         await self._in(self._indexer, self._apply, [commit for _, commit in ready])
+                        for _, commit in ready:
+                            self._processing.observe(commit.rows, commit.positions)
                     except UNAVAILABLE as error:
                         log.warning("shard %d: index unavailable, going on without it: %s", self._slot, error)
                         self._behind = True
@@ -240,34 +267,27 @@ class Owner:
     async def _join_then_answer(self, group: list[_Call], commit: Commit, requests: list[dict[str, Any]]) -> None:
         claimed = self._join.observe(requests, _now())
         if claimed:
-            delivery = asyncio.create_task(self._deliver(claimed))
+            delivery = asyncio.create_task(self._delivery.deliver(claimed))
             _keep(delivery)
             await asyncio.wait([delivery], timeout=DELIVERY_SECONDS)
         _answer(group, commit)
 
-    async def _deliver(self, claimed: list[Claimed]) -> None:
-        """Hand joined lines to the shards of their users; what cannot be delivered now is tried again."""
-        partitions = self._routing.partitions
-        by_slot: dict[int, list[Claimed]] = {}
-        for claim in claimed:
-            owner = self._routing.owners[partition_of(f"u:{claim.user_id}", partitions)]
-            by_slot.setdefault(owner, []).append(claim)
-        for slot, claims in by_slot.items():
-            data = encode(_attributed_batch(claims, partitions))
-            try:
-                if slot == self._slot:
-                    answer = await self.append(data)
-                else:
-                    answer = await ray.get_actor(shard_name(slot), NAMESPACE).append.remote(data)
-            except (ray.exceptions.RayActorError, ValueError) as error:
-                answer = Appended("unavailable", detail=str(error))
-            if answer.status == "ok":
-                self._counts["delivered"] += len(claims)
-            else:
-                log.warning(
-                    "shard %d: %d joined lines wait for slot %d: %s", self._slot, len(claims), slot, answer.detail
-                )
-                self._undelivered += claims
+    async def _append_own(self, data: bytes) -> str:
+        answer = await self.append(data)
+        return answer.status if answer.status == "ok" else answer.detail
+
+    async def _append_documents(self, data: bytes) -> bool:
+        return await self._append_own(data) == "ok"
+
+    async def _ask(self, slot: int, subjects: list[str]) -> bool:
+        """Have another shard compute documents; whether it could."""
+        try:
+            shard: Any = ray.get_actor(shard_name(slot), NAMESPACE)
+            await shard.compute.remote(subjects)
+        except (ray.exceptions.RayError, ValueError) as error:
+            log.warning("shard %d: %d subjects wait for slot %d: %s", self._slot, len(subjects), slot, error)
+            return False
+        return True
 
     async def _care_loop(self) -> None:
         """Once a second: catch up with Redis, deliver what waits, move old rows to the lake."""
@@ -283,9 +303,7 @@ class Owner:
                     failures += 1
             else:
                 await self._check_index()
-            if self._undelivered:
-                waiting, self._undelivered = self._undelivered, []
-                await self._deliver(waiting)
+            await self._delivery.again()
             self._join.expire(_now())
             now = time.monotonic()
             self._watched = {k: until for k, until in self._watched.items() if until > now}
@@ -301,9 +319,11 @@ class Owner:
         sent = []
         positions: dict[int, int] = {}
         for commit in commits:
-            if commit.rows.num_rows:
-                sent += commands(commit.rows, self._routing.partitions, self._codec, watched)
             positions |= commit.positions
+        rows = commits[0].rows if len(commits) == 1 else pa.concat_batches([commit.rows for commit in commits])
+        if rows.num_rows:
+            sent += commands(rows, self._routing.partitions, self._codec, watched)
+            sent += facts.commands(rows, self._routing.partitions, self._codec)
         # A catch-up may have been further already: positions do not go back.
         ahead = {p: seq for p, seq in positions.items() if seq > self._indexed[p]}
         self._index.send([*sent, *position_commands(ahead)])
@@ -316,6 +336,7 @@ class Owner:
             async with self._gate:
                 await self._in(self._indexer, self._replay, False)
                 self._behind = False
+                self._processing.note(*await self._in(self._indexer, self._look_at_missed))
             # A rebuild brings back all that the lake has; only the hot part of it is to stay.
             for partition, streams in rebuilt.items():
                 await self._trim(partition, tuple(sorted(streams)))
@@ -347,6 +368,8 @@ class Owner:
             self._index.set_positions(lacking, behind=True)
             for batch in self._log.since(lacking):
                 self._index.send(commands(batch, self._routing.partitions, self._codec))
+                self._index.send(facts.commands(batch, self._routing.partitions, self._codec))
+                self._replayed.add(_to_look_at_again(batch, rebuilt))
                 for partition, key in zip(batch["partition"].to_pylist(), batch["key"].to_pylist(), strict=True):
                     if partition in rebuilt and key[0] in "uad":
                         rebuilt[partition].add(key)
@@ -359,6 +382,17 @@ class Owner:
             self._index.set_positions(done)
             self._indexed = done
         return rebuilt
+
+    def _look_at_missed(self) -> tuple[Touched, dict[int, int]]:
+        """What rows touch whose documents are not known to be done: those since the last run, or since Redis left."""
+        found, self._replayed = self._replayed, Touched()
+        # What is journalled and waits to be indexed is looked at when it is.
+        ends = dict(self._indexed)
+        unseen = self._processing.unseen(ends)
+        if unseen:
+            for batch in self._log.since(unseen):
+                found.add(touched(batch))
+        return found, ends
 
     def _is_whole(self) -> bool:
         """Whether Redis holds what was indexed: it may have come back emptied, or with an older snapshot."""
@@ -402,6 +436,8 @@ class Owner:
         async with self._gate:
             quiet = now - int(self._settings.hot_days * DAY_MS)
             await self._in(self._indexer, self._index.evict, partition, self._log.flushed_below(partition), quiet)
+            covered_seq = self._log.manifests[partition].covered_seq
+            await self._in(self._indexer, self._index.settle_rides, partition, covered_seq)
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
@@ -427,6 +463,16 @@ def _answer(group: list[_Call], commit: Commit) -> None:
         start = end
 
 
+def _to_look_at_again(batch: pa.RecordBatch, rebuilt: Container[int]) -> Touched:
+    """Whom replayed rows touch. Of a partition that is built anew only what its streams gave up: without a position
+    nothing is computed from the index, but what is not theirs any more was just written over what is.
+    """
+    anew = pa.array([partition in rebuilt for partition in batch["partition"].to_pylist()], pa.bool_())
+    found = touched(batch.filter(pc.invert(anew)))
+    found.add(withdrawn(batch.filter(anew)))
+    return found
+
+
 def _partitions(batch: pa.RecordBatch) -> set[int]:
     return set(batch["partition"].to_numpy().tolist())
 
@@ -435,17 +481,6 @@ def _request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     of_requests = pc.starts_with(rows["key"], "r:")
     found: list[dict[str, Any]] = rows.filter(of_requests).to_pylist() if of_requests.true_count else []
     return found
-
-
-def _attributed_batch(claims: list[Claimed], partitions: int) -> pa.RecordBatch:
-    rows = []
-    for claim in claims:
-        row = attributed(claim.row, claim.user_id)
-        row["partition"] = partition_of(row["key"], partitions)
-        row["fingerprint"] = fingerprint(row["key"], row["id"])
-        del row["seq"]
-        rows.append(row)
-    return pa.RecordBatch.from_pylist(rows, schema=WIRE)
 
 
 def _now() -> int:

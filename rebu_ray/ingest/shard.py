@@ -29,6 +29,10 @@ class IngestShard:
         """See `Owner.watch`."""
         await self._owner.watch(streams, seconds)
 
+    async def compute(self, subjects: list[str]) -> None:
+        """See `Owner.compute`."""
+        await self._owner.compute(subjects)
+
     async def status(self) -> dict[str, Any]:
         """See `Owner.status`."""
         return await self._owner.status()

@@ -1,9 +1,13 @@
 """HAProxy as this platform wants it: Serve writes its configuration, and a few lines of it are changed on the way.
 
 Serve's proxy answers 404 while no application is deployed, at every start and stop: a client takes that for final
-and drops what it has. It answers 500 in plain text where no replica can be reached, binds its own metrics and
-statistics to all interfaces, and lets everybody on the machine administer it. Serve has no settings for these, but
-one for the program to run; that is a script, which runs the real one on a changed copy of the configuration.
+and drops what it has. It answers 500 in plain text where no replica can be reached, binds its own
+metrics and statistics to all interfaces, and lets everybody on the machine administer it. Serve has no settings for
+these, but one for the program to run; that is a script, which runs the real one on a changed copy of the
+configuration.
+
+Requests of one path go to one replica, as long as that has no more than twice its share: writes that meet in a
+replica go together to the shards, while reads, whose paths name users, spread over all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ _SCRIPT: Final = r"""#!/bin/sh
 sed -e 's|^\( *bind \)\*\{0,1\}:\([0-9]*\)|\1127.0.0.1:\2|' \
     -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @ANSWER@|' \
     -e 's|^\( *errorfile 50[234]\) .*|\1 @ANSWER@|' \
-    -e 's| mode 666 level admin| mode 600 level admin|' "$3" > "$3.rebu" || exit 1
+    -e 's| mode 666 level admin| mode 600 level admin|' \
+    -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 200|' \
+    "$3" > "$3.rebu" || exit 1
 first=$1 changed=$3.rebu
 shift 3
 exec "@BINARY@" "$first" -f "$changed" "$@"

@@ -18,6 +18,7 @@ from rebu_ray.keys import Keys, load_keys
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
+from rebu_ray.platform.stores import check_stores
 from rebu_ray.settings import Settings, ray_address
 
 log = logging.getLogger("rebu")
@@ -48,7 +49,8 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
 
     `stop`, set by a signal, is looked at between the steps: then it is taken down again and Stopped raised.
 
-    Raises AlreadyRunning, PortTaken, RedisServerError, LayoutError or what Ray raises.
+    Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, JournalError or what
+    Ray raises.
     """
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with contextlib.ExitStack() as stack:
@@ -57,6 +59,10 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         if left:
             say(f"ended {left} processes of an earlier run that was killed")
         local_ray.check_port(settings.host, settings.port)
+        if settings.appdb_url:
+            from rebu_ray.ingest.appdb.database import database_url
+
+            settings = msgspec.structs.replace(settings, appdb_url=database_url(settings.appdb_url))
         keys = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
         redis: RedisServer | None = None
         if not settings.redis_url:
@@ -65,6 +71,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
             redis.start()
             stack.callback(redis.stop)
             settings = msgspec.structs.replace(settings, redis_url=redis.url)
+        check_stores(settings)
         _unless(stop)
         say("starting Ray")
         stack.enter_context(_ray(settings.data_dir))
@@ -74,6 +81,8 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         _unless(stop)
         say("starting Serve")
         stack.enter_context(_serve(settings, keys, coordinator))
+        if settings.appdb_url:
+            stack.enter_context(_application_database(settings))
         up = Platform(settings, keys, redis)
         announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
         stack.callback(withdraw, settings.data_dir)
@@ -154,6 +163,23 @@ def _serve(settings: Settings, keys: Keys, coordinator: Any) -> Iterator[None]:
         yield
     finally:
         serve.shutdown()
+
+
+@contextmanager
+def _application_database(settings: Settings) -> Iterator[None]:
+    import ray
+
+    from rebu_ray.ingest.appdb import actor
+
+    puller: Any = actor.start(settings)
+    try:
+        yield
+    finally:
+        try:
+            ray.get(puller.stop.remote(), timeout=15)
+            ray.kill(puller)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.error("the puller of the application database did not stop in good order: %s", error)
 
 
 def _await_ready(url: str) -> None:

@@ -72,6 +72,22 @@ class Ride:
     def final_zone(self) -> city.Zone:
         return self.changes[-1].zone if self.changes else self.destination_zone
 
+    @property
+    def moments(self) -> list[int]:
+        """When its row changes, in no order."""
+        some = [self.requested_at, self.accepted_at, self.picked_up_at, self.ended_at, self.rated_at, self.settled_at]
+        return [moment for moment in some if moment is not None] + [change.at for change in self.changes]
+
+    @property
+    def driven(self) -> bool:
+        """Whether the rider was picked up, whatever the row says."""
+        return self.settled_at is not None
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it ended on the way, for the reason that `trouble` names."""
+        return self.driven and self.trouble is not None
+
     def row(self, at: int) -> dict[str, str | int | float | None]:
         """The row of table `rides` as the application database has it at `at` (not before the request)."""
         accepted = self.accepted_at is not None and self.accepted_at <= at
@@ -79,9 +95,7 @@ class Ride:
         ended = self.ended_at <= at
         underway = "in_progress" if picked_up else "accepted" if accepted else "requested"
         rated = self.rated_at is not None and self.rated_at <= at
-        moments = [self.requested_at, self.accepted_at, self.picked_up_at, self.ended_at, self.rated_at]
-        moments += [self.settled_at, *(change.at for change in self.changes)]
-        changed = max(moment for moment in moments if moment is not None and moment <= at)
+        changed = max(moment for moment in self.moments if moment <= at)
         return {
             "ride_id": self.ride_id,
             "user_id": self.rider.user_id,

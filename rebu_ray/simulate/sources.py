@@ -162,7 +162,7 @@ def _write_parcel(file: gzip.GzipFile, count: SourceCount, parcel: Parcel, rng: 
 
 def _add_people(database: tables.AppDatabase, rows: dict[str, int], world: World) -> None:
     rows["users"] += database.add("users", tables.user_rows(world.people, world.end))
-    rows["drivers"] += database.add("drivers", tables.driver_rows(world.people))
+    rows["drivers"] += database.add("drivers", tables.driver_rows(world.people, world.end))
 
 
 def _add_rows(database: tables.AppDatabase, rows: dict[str, int], hour: Hour, at: int) -> None:

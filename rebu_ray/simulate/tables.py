@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from rebu_ray.simulate.clock import rfc3339
-from rebu_ray.simulate.people import People
-from rebu_ray.simulate.rides import Ride
+from rebu_ray.simulate.people import Driver, People, Rider
+from rebu_ray.simulate.rides import DestinationChange, Ride
 
 Row = dict[str, str | int | float | None]
 
@@ -40,44 +40,53 @@ TABLES: Final[dict[str, tuple[str, ...]]] = {
 """Column definitions of each table, in order."""
 
 
+def user_row(rider: Rider, at: int) -> Row:
+    """The row of a rider as it is at `at` (not before the signing up)."""
+    return {
+        "user_id": rider.user_id,
+        "name": rider.name,
+        "email": rider.email,
+        "phone": rider.phone_number,
+        "created_at": rfc3339(rider.created_ms),
+        "updated_at": rfc3339(rider.updated_ms if rider.updated_ms <= at else rider.created_ms),
+    }
+
+
+def driver_row(driver: Driver, at: int) -> Row:
+    """The row of a driver as it is at `at` (not before the first day)."""
+    return {
+        "driver_id": driver.driver_id,
+        "name": driver.name,
+        "vehicle_plate": driver.plate,
+        "vehicle_model": driver.vehicle,
+        "rating": driver.rating,
+        "created_at": rfc3339(driver.created_ms),
+        "updated_at": rfc3339(driver.updated_ms if driver.updated_ms <= at else driver.created_ms),
+    }
+
+
+def destination_row(ride: Ride, change: DestinationChange) -> Row:
+    return {
+        "ride_id": ride.ride_id,
+        "changed_at": rfc3339(change.at),
+        "destination_lat": change.point[0],
+        "destination_lon": change.point[1],
+    }
+
+
 def user_rows(people: People, at: int) -> Iterator[Row]:
     """Users who have signed up by `at`."""
-    for rider in people.riders:
-        if rider.created_ms <= at:
-            yield {
-                "user_id": rider.user_id,
-                "name": rider.name,
-                "email": rider.email,
-                "phone": rider.phone_number,
-                "created_at": rfc3339(rider.created_ms),
-                "updated_at": rfc3339(rider.updated_ms),
-            }
+    return (user_row(rider, at) for rider in people.riders if rider.created_ms <= at)
 
 
-def driver_rows(people: People) -> Iterator[Row]:
-    for driver in people.drivers:
-        yield {
-            "driver_id": driver.driver_id,
-            "name": driver.name,
-            "vehicle_plate": driver.plate,
-            "vehicle_model": driver.vehicle,
-            "rating": driver.rating,
-            "created_at": rfc3339(driver.created_ms),
-            "updated_at": rfc3339(driver.updated_ms),
-        }
+def driver_rows(people: People, at: int) -> Iterator[Row]:
+    """Drivers who have begun by `at`."""
+    return (driver_row(driver, at) for driver in people.drivers if driver.created_ms <= at)
 
 
 def destination_rows(rides: Iterable[Ride], at: int) -> Iterator[Row]:
     """The changes of destination that have happened by `at`."""
-    for ride in rides:
-        for change in ride.changes:
-            if change.at <= at:
-                yield {
-                    "ride_id": ride.ride_id,
-                    "changed_at": rfc3339(change.at),
-                    "destination_lat": change.point[0],
-                    "destination_lon": change.point[1],
-                }
+    return (destination_row(ride, change) for ride in rides for change in ride.changes if change.at <= at)
 
 
 class AppDatabase:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -88,14 +88,14 @@ def uploads(
     upload is sent when its `send_at_ms` comes.
     """
     world = World(riders, hours, seed, start, start_ms, sent_at="always" if live else "never")
-    return stream(world, seed)
+    return stream(world.hours(), seed)
 
 
-def stream(world: World, seed: int) -> Iterator[Upload]:
-    """The uploads of a world whose hours nobody has walked through yet."""
+def stream(hours: Iterable[Hour], seed: int) -> Iterator[Upload]:
+    """The uploads of a world's hours; `seed` is the world's own."""
     shippers: dict[tuple[str, Log], _Shipper] = {}
     rng = generator(seed, "shippers")
-    for hour in world.hours():
+    for hour in hours:
         found = [_phone_upload(parcel) for parcel in hour.parcels]
         for shipment in _shipments(hour, shippers):
             found.append(_line_upload(shipment, shipment.at))

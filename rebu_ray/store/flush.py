@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Final, NamedTuple
 
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 
 from rebu_ray.store.journal import Journal, SegmentName, unpack
 from rebu_ray.store.lake import DataFile, Lake, Manifest, first_of_each
+from rebu_ray.store.ride_files import RideFiles, moved
+from rebu_ray.store.ride_table import RIDES, split, to_rides
 from rebu_ray.store.rows import ROWS
 
 _SMALL_BYTES: Final = 16 * 1024 * 1024
@@ -26,7 +29,9 @@ class Flushed(NamedTuple):
 
     partition: int
     files: tuple[DataFile, ...]
+    rides: tuple[DataFile, ...]
     replaced: tuple[DataFile, ...]
+    """Of both."""
     covered_seq: int
     streams: tuple[str, ...]
     """Of the streams that were written to, those that the index holds."""
@@ -35,7 +40,8 @@ class Flushed(NamedTuple):
 def flush(
     journal: Journal, lake: Lake, segments: Sequence[SegmentName], manifests: dict[int, Manifest]
 ) -> list[Flushed]:
-    """Write the rows of `segments` that the manifests do not cover, one file a partition. Commits nothing.
+    """Write the rows of `segments` that the manifests do not cover: a file of documents of rides and one of all
+    others a partition. Commits nothing.
 
     Running it twice with the same manifests writes the same rows; only the owner's commit makes them count.
     """
@@ -58,11 +64,29 @@ def _flush_partition(lake: Lake, partition: int, manifest: Manifest, batches: li
     rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
     covered_seq = pc.max(rows["seq"]).as_py()
     streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:", "d:")))
-    newest_first = sorted(manifest.files, key=lambda f: f.first_seq, reverse=True)
+    others, documents = split(rows)
+    version = manifest.version + 1
+    files, replaced = _joined(lake, partition, manifest.files, others, ROWS, partial(lake.write, version=version))
+    table = to_rides(documents, partial(moved, RideFiles(lake), partition, manifest.rides))
+    rides, merged = _joined(lake, partition, manifest.rides, table, RIDES, partial(lake.write_rides, version=version))
+    return Flushed(partition, files, rides, (*replaced, *merged), covered_seq, streams)
+
+
+def _joined(
+    lake: Lake,
+    partition: int,
+    files: tuple[DataFile, ...],
+    rows: pa.Table,
+    schema: pa.Schema,
+    write: Callable[[int, pa.Table], DataFile],
+) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
+    """Write rows beside files, or together with the small ones of them: the files from now on, and those replaced."""
+    if not rows.num_rows:
+        return files, ()
+    newest_first = sorted(files, key=lambda f: f.first_seq, reverse=True)
     small = tuple(takewhile(lambda f: f.bytes < _SMALL_BYTES, newest_first))
     replaced = small if len(small) >= _SMALL_FILES else ()
     if replaced:
-        rows = first_of_each(pa.concat_tables([lake.read(partition, replaced).cast(ROWS), rows]))
-    written = lake.write(partition, rows, manifest.version + 1)
-    kept = tuple(f for f in manifest.files if f not in replaced)
-    return Flushed(partition, (*kept, written), replaced, covered_seq, streams)
+        rows = first_of_each(pa.concat_tables([lake.read(partition, replaced, schema.names).cast(schema), rows]))
+    written = write(partition, rows)
+    return (*(f for f in files if f not in replaced), written), replaced

@@ -9,12 +9,14 @@ Every key carries its partition as a hash tag, so that a partition's keys share 
     rebu{P}t:USER       sorted set of (time, id, traits): what identify calls said about the user
     rebu{P}f:STREAM     place below which a stream's rows may be in the lake only
     rebu{P}q            sorted set stream -> when it was last written to (ms), for eviction
+    (what is kept about rides and messages: see facts.py)
     rebu{P}pos          format:sequence number up to which the partition's journal is indexed, with ":behind"
                         while the index is known to lack something
 """
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -22,6 +24,7 @@ from typing import Any, Final, NamedTuple
 import hiredis
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import redis
 
 from rebu_ray.records import HISTORY_KINDS, Kind
@@ -36,10 +39,12 @@ UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadi
 """What a Redis that is away, loading, full or read-only raises."""
 
 _SHOWN: Final = frozenset(HISTORY_KINDS)
+_OTHERS: Final = (b"l", b"b", b"o", b"m", b"v", b"V", b"r", b"s", b"a")
+"""Letters of the keys that rows of other partitions may have written."""
 
 
 def history_key(partition: int, stream: str) -> bytes:
-    return b"rebu{%d}h:" % partition + stream.encode()
+    return f"rebu{{{partition}}}h:{stream}".encode()
 
 
 def links_key(partition: int, anonymous_id: str) -> bytes:
@@ -68,6 +73,10 @@ def quiet_key(partition: int) -> bytes:
 
 def position_key(partition: int) -> bytes:
     return b"rebu{%d}pos" % partition
+
+
+def unflushed_key(partition: int) -> bytes:
+    return b"rebu{%d}n" % partition
 
 
 def watch_channel(partition: int, stream: str) -> bytes:
@@ -124,14 +133,20 @@ def commands(
     Rows of streams in `watched` are published as well. Request and nameless streams answer no question and
     are left out.
     """
-    keys, kinds, names = (batch[column].to_pylist() for column in ("key", "kind", "name"))
-    whose = list(zip(keys, kinds, strict=True))
-    shown = [i for i, (key, kind) in enumerate(whose) if key[0] in "ua" and kind in _SHOWN]
-    dead = [i for i, kind in enumerate(kinds) if kind == Kind.DEAD_LETTER]
+    present = set(batch["kind"].unique().to_pylist())
     out: list[Command] = []
-    for chosen in (shown, dead):
-        if chosen:
-            out += _history(_rows(batch, chosen), codec, watched)
+    if present & _SHOWN:
+        keys = batch["key"].to_pylist()
+        if present <= _SHOWN:
+            shown = [i for i, key in enumerate(keys) if key[0] in "ua"]
+        else:
+            kinds = batch["kind"].to_pylist()
+            shown = [i for i, key in enumerate(keys) if key[0] in "ua" and kinds[i] in _SHOWN]
+        if shown:
+            out += _history(_rows(batch, shown), codec, watched)
+    if Kind.DEAD_LETTER in present:
+        out += _history(batch.filter(pc.equal(batch["kind"], Kind.DEAD_LETTER)), codec, watched)
+    names = batch["name"].to_pylist()
     if batch["links"].null_count < batch.num_rows or "identify" in names:
         linked = batch["links"].to_pylist()
         steering = [i for i, (name, link) in enumerate(zip(names, linked, strict=True)) if link or name == "identify"]
@@ -145,24 +160,21 @@ def _rows(batch: pa.RecordBatch, chosen: list[int]) -> pa.RecordBatch:
 
 
 def _history(batch: pa.RecordBatch, codec: Codec, watched: frozenset[str]) -> list[Command]:
+    partitions, keys = batch["partition"].to_pylist(), batch["key"].to_pylist()
+    found = members(batch, codec)
     grouped: dict[str, list[bytes | str]] = {}
-    partitions: dict[str, int] = {}
-    for partition, key, member in zip(
-        batch["partition"].to_pylist(), batch["key"].to_pylist(), members(batch, codec), strict=True
-    ):
+    for partition, key, member in zip(partitions, keys, found, strict=True):
         command = grouped.get(key)
         if command is None:
-            partitions[key] = partition
-            grouped[key] = command = ["ZADD", history_key(partition, key)]
-        command += (b"0", member)
-    out: list[Command] = [tuple(command) for command in grouped.values()]
+            grouped[key] = ["ZADD", history_key(partition, key), b"0", member]
+        else:
+            command += (b"0", member)
+    out: list[Command] = list(map(tuple, grouped.values()))
     if watched:
         followed = [
-            (partitions[key], split(member).seq, key, member)
-            for key, command in grouped.items()
+            (partition, split(member).seq, key, member)
+            for partition, key, member in zip(partitions, keys, found, strict=True)
             if key in watched
-            for member in command[3::2]
-            if isinstance(member, bytes)
         ]
         # In the order of the journal: a follower takes a lower number for something it has had.
         out += [("PUBLISH", watch_channel(partition, key), member) for partition, _, key, member in sorted(followed)]
@@ -238,12 +250,16 @@ class Index:
         try:
             packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
             connection.send_packed_command([packed])
-            for _ in commands:
+            # A reply has four bytes at least: wake up when all are there, not for every few of them.
+            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4 * len(commands))
+            for number in range(len(commands)):
                 try:
                     if connection.read_response() is None:  # only `SET XX` answers so
                         failed = IndexEmptied("the index was emptied")
                 except redis.ResponseError as error:
                     failed = error
+                if number == 0:
+                    connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         except BaseException:
             connection.disconnect()
             raise
@@ -265,11 +281,11 @@ class Index:
     def clear(self, partition: int) -> None:
         """Remove the keys of a partition, its position first, so that no reader trusts what is left.
 
-        What is said about its anonymous ids stays: rows of other partitions said it, which need not be read
-        again. So a new form of these keys needs new names.
+        What is said about its anonymous ids, rides, messages and drivers stays: rows of other partitions said it,
+        which need not be read again. So a new form of these keys needs new names.
         """
         self.redis.delete(position_key(partition))
-        others = (links_key(partition, ""), unlinks_key(partition, ""))
+        others = tuple(b"rebu{%d}%b:" % (partition, letter) for letter in _OTHERS)
         found: list[bytes] = []
         for key in self.redis.scan_iter(match=b"rebu{%d}*" % partition, count=1000):
             if key.startswith(others):
@@ -299,6 +315,10 @@ class Index:
                 if edge:
                     gone += self._drop(partition, stream, min(edge[0][:8], time_place(below)))
         return gone
+
+    def settle_rides(self, partition: int, covered_seq: int) -> None:
+        """Drop from the rides whose newest document is not in the lake those that it has by now."""
+        self.redis.zremrangebyscore(unflushed_key(partition), "-inf", covered_seq)
 
     def evict(self, partition: int, below: int, quiet_since: int, limit: int = 1000) -> int:
         """Drop the members of streams that nothing was written to since `quiet_since` (ms); how many went.

@@ -1,7 +1,8 @@
 """The lake: sealed journal segments as Parquet, a folder a partition, on local disk or any `pyarrow.fs` URI.
 
-    partition=0007/{first_seq}-{last_seq}-{version}.parquet     rows of `ROWS`, sorted by (key, event time, id)
-    partition=0007/manifest-{version}.msgpack         which files count, and up to which seq
+    partition=0007/{first_seq}-{last_seq}-{version}.parquet         rows of `ROWS`, sorted by (key, event time, id)
+    partition=0007/rides-{first_seq}-{last_seq}-{version}.parquet   documents of rides, as ride_table.py has them
+    partition=0007/manifest-{version}.msgpack                       which files count, and up to which seq
 
 Only the owner of a partition commits its manifests; a file that no manifest names does not exist. A
 manifest is written beside the last one, whole, and the highest version wins.
@@ -22,12 +23,17 @@ import pyarrow.parquet as pq
 
 from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
 from rebu_ray.store.member import place, place_time
+from rebu_ray.store.ride_table import RIDES
 from rebu_ray.store.rows import ROWS
 
 FORMAT: Final = 1
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
 _KEPT_MANIFESTS: Final = 3
 _ROW_GROUP: Final = 32_768
+_RIDE_ROW_GROUP: Final = 1024
+"""Small: a list of rides holds a row group of every file at the same time of day at once."""
+_DICTIONARIES: Final = ("key", "kind", "name", "source", "user_id", "matched_by")
+_RIDE_DICTIONARIES: Final = ("key", "kind", "source", "user_id", "status", "city", "driver_id", "cause")
 _SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER)])
 """What a page shows; the rest of a stream's rows steer the platform."""
 
@@ -57,6 +63,9 @@ class Manifest(msgspec.Struct, frozen=True):
     version: int = 0
     covered_seq: int = 0
     files: tuple[DataFile, ...] = ()
+    """Rows of every kind but documents of rides."""
+    rides: tuple[DataFile, ...] = ()
+    """Documents of rides."""
 
 
 class Lake:
@@ -90,23 +99,44 @@ class Lake:
     def write(self, partition: int, rows: pa.Table, version: int) -> DataFile:
         """Write rows (any order, all of one partition) as one file, which counts once manifest `version` names it."""
         rows = rows.sort_by([("key", "ascending"), ("event_time", "ascending"), ("id", "ascending")])
-        seq, event, received = (pc.min_max(rows[c]).as_py() for c in ("seq", "event_time", "received_at"))
-        name = f"{seq['min']:012d}-{seq['max']:012d}-{version:010d}.parquet"
+        return self._write(partition, "", version, [rows], _ROW_GROUP, _DICTIONARIES)
+
+    def write_rides(self, partition: int, rides: pa.Table, version: int) -> DataFile:
+        """`write` for `RIDES`, which can be read as rows. Those that moved are in row groups of their own."""
+        rides = rides.sort_by([("event_time", "ascending"), ("name", "ascending"), ("seq", "ascending")])
+        parts = [rides.filter(rides["moved"]), rides.filter(pc.invert(rides["moved"]))]
+        return self._write(partition, "rides-", version, parts, _RIDE_ROW_GROUP, _RIDE_DICTIONARIES)
+
+    def _write(
+        self,
+        partition: int,
+        prefix: str,
+        version: int,
+        parts: Sequence[pa.Table],
+        row_group: int,
+        dictionaries: Sequence[str],
+    ) -> DataFile:
+        """Write tables, none of whose row groups reaches from one into the next."""
+        table = pa.concat_tables(parts)
+        seq, event, received = (pc.min_max(table[c]).as_py() for c in ("seq", "event_time", "received_at"))
+        name = f"{prefix}{seq['min']:012d}-{seq['max']:012d}-{version:010d}.parquet"
         self._fs.create_dir(self.folder(partition), recursive=True)
         path = f"{self.folder(partition)}/{name}"
-        pq.write_table(
-            rows,
+        with pq.ParquetWriter(
             path,
+            table.schema,
             filesystem=self._fs,
             compression="zstd",
-            row_group_size=_ROW_GROUP,
-            use_dictionary=["key", "kind", "name", "source", "user_id", "matched_by"],
+            use_dictionary=list(dictionaries),
             write_statistics=True,
-        )
+        ) as writer:
+            for part in parts:
+                if part.num_rows:
+                    writer.write_table(part, row_group)
         self._make_durable(path)
         return DataFile(
             name=name,
-            rows=rows.num_rows,
+            rows=table.num_rows,
             bytes=self._fs.get_file_info(path).size,
             first_seq=seq["min"],
             last_seq=seq["max"],
@@ -116,14 +146,21 @@ class Lake:
             max_received_at=received["max"],
         )
 
-    def commit(self, partition: int, before: Manifest, files: Sequence[DataFile], covered_seq: int) -> Manifest:
-        """Make `files` the partition's, covering the journal up to `covered_seq`. Only for the partition's owner.
+    def commit(
+        self,
+        partition: int,
+        before: Manifest,
+        files: Sequence[DataFile],
+        covered_seq: int,
+        rides: Sequence[DataFile] = (),
+    ) -> Manifest:
+        """Make `files` and `rides` the partition's, covering the journal up to `covered_seq`. Only for its owner.
 
         Durable when it returns. Raises LakeError where somebody else has committed since `before`.
         """
         if max(self._versions(partition), default=0) != before.version:
             raise LakeError(f"partition {partition} has a later manifest than version {before.version}")
-        after = Manifest(version=before.version + 1, covered_seq=covered_seq, files=tuple(files))
+        after = Manifest(version=before.version + 1, covered_seq=covered_seq, files=tuple(files), rides=tuple(rides))
         self._fs.create_dir(self.folder(partition), recursive=True)
         path = self._manifest_path(partition, after.version)
         with self._fs.open_output_stream(path + ".new") as out:
@@ -141,14 +178,19 @@ class Lake:
             self._fs.delete_file(f"{self.folder(partition)}/{file.name}")
 
     def read(self, partition: int, files: Sequence[DataFile], columns: list[str] | None = None) -> pa.Table:
-        """The rows of files, whole."""
+        """The rows of files, whole, as `ROWS`; of ride files other columns can be asked for as well."""
+        columns = columns or ROWS.names
         tables = [
             pq.read_table(f"{self.folder(partition)}/{f.name}", filesystem=self._fs, columns=columns) for f in files
         ]
         if not tables:
-            schema = ROWS if columns is None else pa.schema([ROWS.field(c) for c in columns])
-            return schema.empty_table()
+            return pa.schema([RIDES.field(c) for c in columns]).empty_table()
         return pa.concat_tables(tables)
+
+    def open(self, partition: int, file: DataFile, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """A file, to read parts of it; its metadata need not be read again where they are known."""
+        path = f"{self.folder(partition)}/{file.name}"
+        return pq.ParquetFile(path, filesystem=self._fs, metadata=metadata)
 
     def page(
         self, partition: int, key: str, low: bytes, high: bytes, descending: bool, limit: int, files: Sequence[DataFile]
@@ -165,7 +207,7 @@ class Lake:
         for file in files:
             if file.min_event_time > last or file.max_event_time < first:
                 continue
-            parquet = pq.ParquetFile(f"{self.folder(partition)}/{file.name}", filesystem=self._fs)
+            parquet = self.open(partition, file)
             groups += [
                 (bounds, parquet, i)
                 for i in range(parquet.num_row_groups)

@@ -21,6 +21,7 @@ from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, 
 from rebu_ray.store.lake import Lake, Manifest
 from rebu_ray.store.rows import ROWS, encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
+from rebu_ray.store.sequence import in_sequence
 
 NEVER = 2**62
 """A time (ms) after every other."""
@@ -97,10 +98,10 @@ class ShardLog:
         kept = np.flatnonzero(new)
         kept = kept[np.argsort(partitions[kept], kind="stable")]
         rows = batch.take(pa.array(kept))
-        found, counts = np.unique(partitions[kept], return_counts=True)
         spans = [
             Span(partition, self.last_seq[partition] + 1, count)
-            for partition, count in zip(found.tolist(), counts.tolist(), strict=True)
+            for partition, count in enumerate(np.bincount(partitions[kept]).tolist())
+            if count
         ]
         if spans:
             header = Header(v=FORMAT, epoch=self.epoch, committed_at=now, spans=spans)
@@ -122,12 +123,8 @@ class ShardLog:
         So whoever takes them in may remember how far it came, and go on from there.
         """
         for partition, seq in positions.items():
-            manifest = self.manifests[partition]
-            for file in sorted(manifest.files, key=lambda f: f.first_seq):
-                if file.last_seq > seq:
-                    table = self._lake.read(partition, [file]).cast(ROWS)
-                    table = table.filter(pc.greater(table["seq"], seq)).sort_by("seq")
-                    yield from table.to_batches(max_chunksize=10_000)
+            for table in in_sequence(self._lake, partition, self.manifests[partition], seq):
+                yield from table.to_batches(max_chunksize=10_000)
         for _, batch in self._tail():
             wanted = [
                 pc.and_(pc.equal(batch["partition"], p), pc.greater(batch["seq"], s)) for p, s in positions.items()
@@ -246,7 +243,7 @@ class ShardLog:
     def _remember(self, partition: int, manifest: Manifest, now: int, recent_ms: int) -> Iterator[pa.RecordBatch]:
         """Load the fingerprints of the lake's last days; its rows of unclaimed requests received of late."""
         window = [f for f in manifest.files if f.max_received_at >= now - 8 * DAY_MS]
-        for file in window:
+        for file in (*window, *(f for f in manifest.rides if f.max_received_at >= now - 8 * DAY_MS)):
             table = self._lake.read(partition, [file], ["received_at", "fingerprint"])
             for day, prints in _by_day(table["received_at"], table["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)

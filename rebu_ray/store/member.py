@@ -4,15 +4,17 @@
 
 Members of one set share the score 0, so Redis keeps them in the order of their bytes, which is the order
 of (event time, id): a cursor is a place in that order and a page is one `ZRANGE BYLEX`. The fragment is
-compressed against a fixed dictionary of what such fragments have in common.
+compressed against a fixed dictionary of what such fragments have in common, which brings the entropy tables too.
 """
 
 from __future__ import annotations
 
+import base64
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import zstandard
 
@@ -24,8 +26,8 @@ SOURCE_CODES: Final[dict[str, int]] = {source: i for i, source in enumerate(Sour
 
 # Changing a byte of this makes every index unreadable: give INDEX_FORMAT a new number with it, and every
 # index is rebuilt at the next start. The end of the text is what matches cheapest.
-INDEX_FORMAT: Final = 2
-_DICTIONARY: Final = (
+INDEX_FORMAT: Final = 3
+CONTENT: Final = (
     b'"code":500,"message":"upstream timed out (110: Connection timed out) while reading response header from'
     b' upstream","level":"error","client":"10.0.","server":"api","request":"GET /users/","method":"POST","path":'
     b'"/rides","status":200,"bytes":,"referer":null,"user_agent":"okhttp/","remote_addr":"","remote_user":null,'
@@ -42,10 +44,14 @@ _DICTIONARY: Final = (
     b'"","matched_by":"user_id","body":{"type":"track","messageId":"","userId":"","anonymousId":"","event":"",'
     b'"timestamp":"20","properties":{"'
 )
-_LEVEL: Final = -2
-_ZSTD_DICTIONARY: Final = zstandard.ZstdCompressionDict(_DICTIONARY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-_ZSTD_DICTIONARY.precompute_compress(level=_LEVEL)
-
+LEVEL: Final = -5
+# Made by scripts/index_tables.py.
+_TABLES: Final = base64.b64decode(
+    "N6Qw7AEAAAA2EMiSpA3///////+XDXz0bbOEEN5Ia8Qi0j6llO0D1HzOtuqjMXrq2L/Qyu7u3tlSIjjc7w6YwwAADAyJReQHdR8AAATAwIyNlB"
+    "aako6IhrJ4ZCKWoigGoACGgjAQAMCAN1AAAAAAAAAkEUEgVCqMA4LRYAwcx1EMxbQMYkEJAAAAAQAAAAQAAAAIAAAA"
+)
+_DICTIONARY: Final = zstandard.ZstdCompressionDict(_TABLES + CONTENT, dict_type=zstandard.DICT_TYPE_FULLDICT)
+_DICTIONARY.precompute_compress(level=LEVEL)
 
 PAYLOAD: Final = 9
 """Where the compressed fragment begins, counted from the end of the place."""
@@ -56,17 +62,15 @@ class Codec:
 
     def __init__(self) -> None:
         self._compressor = zstandard.ZstdCompressor(
-            level=_LEVEL, dict_data=_ZSTD_DICTIONARY, write_checksum=False, write_dict_id=False
+            level=LEVEL, dict_data=_DICTIONARY, write_checksum=False, write_dict_id=False
         )
-        self._decompressor = zstandard.ZstdDecompressor(dict_data=_ZSTD_DICTIONARY)
+        self.decompress: Callable[[bytes], bytes] = zstandard.ZstdDecompressor(dict_data=_DICTIONARY).decompress
+        """What was compressed."""
 
     def compress(self, fragments: list[bytes | bytearray | memoryview]) -> list[bytes]:
         """Each fragment compressed by itself."""
         found = self._compressor.multi_compress_to_buffer(fragments)
         return [found[i].tobytes() for i in range(len(found))]
-
-    def decompress(self, data: bytes) -> bytes:
-        return self._decompressor.decompress(data)
 
 
 class Member(NamedTuple):
@@ -111,23 +115,29 @@ def split(member: bytes) -> Member:
 
 def members(batch: pa.RecordBatch, codec: Codec) -> list[bytes]:
     """The members of a batch of `ROWS`, one a row."""
-    if not batch.num_rows:
+    count = batch.num_rows
+    if not count:
         return []
     times = batch["event_time"].to_numpy().astype(">i8").tobytes()
-    seqs = batch["seq"].to_numpy().astype(">i8").tobytes()
-    codes = [
-        bytes((0, KIND_CODES[kind], SOURCE_CODES[source]))
-        for kind, source in zip(batch["kind"].to_pylist(), batch["source"].to_pylist(), strict=True)
-    ]
+    heads = np.zeros((count, PAYLOAD), np.uint8)
+    heads[:, 1] = _codes(batch["kind"], KIND_CODES)
+    heads[:, 2] = _codes(batch["source"], SOURCE_CODES)
+    heads[:, 3:] = batch["seq"].to_numpy().astype(">i8").view(np.uint8).reshape(count, 8)[:, 2:]
+    packed = heads.tobytes()
     columns = zip(
         [times[i : i + 8] for i in range(0, len(times), 8)],
         batch["id"].cast(pa.binary()).to_pylist(),
-        codes,
-        [seqs[i : i + 6] for i in range(2, len(seqs), 8)],
+        [packed[i : i + PAYLOAD] for i in range(0, len(packed), PAYLOAD)],
         codec.compress([*fragments(batch)]),
         strict=True,
     )
     return list(map(b"".join, columns))
+
+
+def _codes(column: pa.Array, codes: Mapping[str, int]) -> int | list[int]:
+    """The code of each row, or the one of all."""
+    found = column.unique().to_pylist()
+    return codes[found[0]] if len(found) == 1 else [codes[text] for text in column.to_pylist()]
 
 
 def kind_codes(kinds: Iterable[str]) -> frozenset[int]:

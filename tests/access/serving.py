@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 
 from rebu_ray.access import gateway
 from rebu_ray.access.history import Histories
+from rebu_ray.access.rides import Rides
+from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.intake import Receipt
 from rebu_ray.ingest.position import Position
 from rebu_ray.keys import Keys
@@ -40,16 +42,17 @@ class FakeIntake:
     async def store(
         self,
         source: Source,
-        parsed: Parsed,
+        parsed: Ordinary | Parsed,
         received_at: int,
         producer: str | None = None,
         sequence: int | None = None,
     ) -> Receipt:
         if self.failure is not None:
             raise self.failure
-        self.taken.append((source, parsed, received_at, producer, sequence))
-        refused = [entry for entry in parsed if isinstance(entry, Refusal)]
-        return Receipt(len(parsed) - len(refused), 0, len(refused), Position({1: 2}), [])
+        entries = parsed.records() if isinstance(parsed, Ordinary) else parsed
+        self.taken.append((source, entries, received_at, producer, sequence))
+        refused = [entry for entry in entries if isinstance(entry, Refusal)]
+        return Receipt(len(entries) - len(refused), 0, len(refused), Position({1: 2}), [])
 
     async def append(self, rows: list[Routed]) -> Position:
         if self.failure is not None:
@@ -74,6 +77,9 @@ class Backends:
         self.intake = intake or FakeIntake()
         self.histories = histories
         self.redis = None if histories is None else histories.redis
+        self.rides = None if histories is None else Rides(histories)
+        self.world = self.intake.world
+        self.ride_pages = None if self.world is None else self.world.lake_reader().rides
         self.live = NobodyLive()
         self.state = state or {"shards": []}
         self.asked: list[str] = []
@@ -87,6 +93,8 @@ class Backends:
 
     async def ask(self, method: str) -> Any:
         self.asked.append(method)
+        if method == "flush" and self.world is not None:
+            self.world.flush()
         return {"status": self.state, "flush": 3}.get(method)
 
 

@@ -15,13 +15,14 @@ from redis.asyncio.connection import AbstractConnection
 
 from rebu_ray.access import query
 from rebu_ray.access import tape as tape_module
-from rebu_ray.access.history import Histories, Link, Person, answer
+from rebu_ray.access.history import Histories, Person, answer
 from rebu_ray.access.tape import END, START, Filter, Page
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest, Kind, Record, Source
 from rebu_ray.store import flush as flush_module
 from rebu_ray.store import lake as lake_module
 from rebu_ray.store.index import commands, history_key, position_commands, position_key
+from rebu_ray.store.links import Link
 from rebu_ray.store.member import Codec, place
 from rebu_ray.store.rows import partition_of
 from tests.access.worlds import World

@@ -232,6 +232,7 @@ def test_a_profile_is_the_newest_word_on_each_trait_and_the_phones(world: World)
     }
     assert body == {
         "user_id": "ada",
+        "account": None,
         "identified_at": "2026-03-02T08:00:09.000Z",
         "anonymous_ids": [
             {"anonymous_id": "p1", "since": "2026-03-02T08:00:02.000Z"},
@@ -244,6 +245,7 @@ def test_a_profile_of_somebody_who_never_identified(world: World) -> None:
     world.write(said("ada", "1"))
     assert get(world, "/v1/users/ada").json() == {
         "user_id": "ada",
+        "account": None,
         "traits": {},
         "identified_at": None,
         "anonymous_ids": [],

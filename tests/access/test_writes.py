@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebu_ray.records import MAX_COMPRESSED_BYTES, BadRequest, Record, Refusal, Source
+from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Record, Refusal, Source
 from tests.access.serving import ADMIN, READ, WRITE, Backends, FakeIntake, refused, unavailable, visit, write
 from tests.records import seeded
 
@@ -256,4 +256,5 @@ def test_what_should_not_happen_is_an_answer_too() -> None:
 
 
 def test_sources_are_those_of_the_contract() -> None:
-    assert {path.rpartition("/")[2] for path in BODIES if path.startswith("/v1/logs/")} | {"otlp"} == set(Source)
+    logs = {path.rpartition("/")[2] for path in BODIES if path.startswith("/v1/logs/")}
+    assert logs | {"otlp", "computed"} | TABLES.keys() == set(Source)

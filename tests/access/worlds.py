@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from rebu_ray.access.cold import LakeReader
 from rebu_ray.access.history import Histories
 from rebu_ray.records import HISTORY_KINDS, Kind, Record
+from rebu_ray.store import facts
 from rebu_ray.store.index import Index, commands, position_commands
 from rebu_ray.store.lake import DataFile, Lake
 from rebu_ray.store.member import Codec, place
@@ -50,7 +51,8 @@ class World:
             self._streams.add((row.partition, row.key))
         done = self.log.commit(batch(*records), NOW)
         rows = commands(done.rows, PARTITIONS, Codec(), frozenset(watched)) if done.rows.num_rows else []
-        self.index.send([*rows, *position_commands(done.positions)])
+        known = facts.commands(done.rows, PARTITIONS, Codec())
+        self.index.send([*rows, *known, *position_commands(done.positions)])
         return done.positions
 
     def flush(self) -> None:
@@ -68,6 +70,11 @@ class World:
         for partition, stream in sorted(self._streams):
             self.index.settle(partition, [stream], self.log.flushed_below(partition), keep, NOW)
 
+    def settle_rides(self) -> None:
+        """Let go of what says that the lake lacks documents of rides, as far as it has them."""
+        for partition in range(PARTITIONS):
+            self.index.settle_rides(partition, self.log.manifests[partition].covered_seq)
+
     def evict(self) -> None:
         """Drop from the index what the lake has."""
         for partition, stream in sorted(self._streams):
@@ -75,12 +82,16 @@ class World:
         for partition in range(PARTITIONS):
             self.index.evict(partition, self.log.flushed_below(partition), NOW)
 
+    def lake_reader(self) -> LakeReader:
+        """A reader of its lake."""
+        return LakeReader(self._disk.lake_uri)
+
     @asynccontextmanager
     async def reading(self, wait_seconds: float = 0.0) -> AsyncIterator[Histories]:
         """A reader of it."""
         redis: Any = Redis.from_url(self._url, protocol=2)
         try:
-            yield Histories(redis, PARTITIONS, LakeReader(self._disk.lake_uri).page, wait_seconds)
+            yield Histories(redis, PARTITIONS, self.lake_reader().page, wait_seconds)
         finally:
             await redis.aclose()
 

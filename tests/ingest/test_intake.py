@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebu_ray.ingest import intake as intake_module
+from rebu_ray.ingest.dialects.ordinary import Ordinary
+from rebu_ray.ingest.dialects.segment import parse_batch
 from rebu_ray.ingest.intake import Intake, Receipt, ShardGone, dead_letter
 from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.position import Position
@@ -86,10 +88,11 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio, "sleep", lambda seconds: sleep(0))
         patch.setattr(intake_module, "CALL_ROWS", 6)
+        patch.setattr(intake_module, "FURTHER_CALL_ROWS", 4)
         yield
 
 
-def store(shards: Shards, *requests: Parsed) -> list[Receipt]:
+def store(shards: Shards, *requests: Ordinary | Parsed) -> list[Receipt]:
     """All requests at once."""
 
     async def send() -> list[Receipt]:
@@ -377,3 +380,19 @@ def test_a_dead_letter_is_told_by_its_words_its_place_and_its_number() -> None:
     assert len(set(names)) == len(names)
     assert named(b"a") == named(b"a")
     assert named(b"a", 1, sequence=5) == named(b"a", 0, sequence=6)
+
+
+def test_columns_are_stored_as_their_records_are() -> None:
+    raws = [
+        b'{"type":"track","messageId":"%d","userId":"user%d","event":"Opened","timestamp":"2026-03-01T08:00:00Z"}'
+        % (n % 15, n % 7)
+        for n in range(40)
+    ]
+    parsed = parse_batch(b'{"batch":[' + b",".join(raws) + b"]}", NOW)
+    assert isinstance(parsed, Ordinary)
+    as_columns, as_records = Shards(spread(P, 3)), Shards(spread(P, 3))
+    for _ in range(2):
+        (receipt,) = store(as_columns, parsed)
+        assert store(as_records, parsed.records()) == [receipt]
+    assert as_columns.stored == as_records.stored
+    assert (receipt.accepted, receipt.duplicate) == (0, 40)

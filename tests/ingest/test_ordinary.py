@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray.ingest.dialects import ordinary, parse_segment, segment
 from rebu_ray.ingest.dialects.fields import Arrival
-from rebu_ray.records import Record, Source
+from rebu_ray.ingest.dialects.segment import parse_batch
+from rebu_ray.ingest.dialects.times import NotATimeError, all_milliseconds, milliseconds
+from rebu_ray.ingest.identity import route
+from rebu_ray.records import MAX_RECORD_BYTES, Record, Refusal, Source
+from rebu_ray.store.rows import columns, to_batch
 from tests.ingest.promises import RECEIVED_AT, seeded
 
 texts = st.one_of(
@@ -52,20 +57,106 @@ batches = st.one_of(st.lists(usual, max_size=6), st.lists(st.one_of(usual, messa
 @seeded
 @given(batch=batches, sent=st.one_of(st.none(), times.filter(lambda t: t != "soon")), escape=st.booleans())
 def test_the_short_way_changes_nothing(batch: list[dict[str, Any]], sent: object, escape: bool) -> None:
-    envelope = {"batch": batch} if sent is None else {"batch": batch, "sentAt": sent}
-    body = json.dumps(envelope, ensure_ascii=escape).encode()
-    parsed = parse_segment(body, RECEIVED_AT)
-    long_way = parse_segment(body.replace(b'{"batch"', '{"\u00e9":0,"batch"'.encode(), 1), RECEIVED_AT)
-    assert parsed == long_way
+    envelope: dict[str, Any] = {"batch": batch} if sent is None else {"batch": batch, "sentAt": sent}
+    parsed = parse_segment(json.dumps(envelope, ensure_ascii=escape).encode(), RECEIVED_AT)
+    # What is no message at all has every other one take the long way.
+    envelope["batch"] = [*batch, 5]
+    assert parsed == parse_segment(json.dumps(envelope, ensure_ascii=escape).encode(), RECEIVED_AT)[:-1]
 
 
-def test_ordinary_messages_take_the_short_way() -> None:
-    raws = [
-        b'{"type":"track","messageId":"m%d","userId":"u","event":"Opened","timestamp":"2026-03-01T08:00:00Z"}' % n
-        for n in range(3)
-    ]
+@seeded
+@given(batch=st.lists(usual, min_size=1, max_size=6))
+def test_columns_are_those_of_the_records(batch: list[dict[str, Any]]) -> None:
+    parsed = parse_batch(json.dumps({"batch": batch}).encode(), RECEIVED_AT)
+    if isinstance(parsed, ordinary.Ordinary):
+        rows = [row for record in parsed.records() if isinstance(record, Record) for row in route(record, 8)]
+        assert parsed.columns(8) == columns(rows)
+        assert parsed.columns(8).batch().equals(to_batch(rows))
+    else:
+        assert any(not message["userId"] and not message["anonymousId"] for message in batch) or any(
+            isinstance(entry, Refusal) for entry in parsed
+        )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"type": "page"},
+        {"type": "screen", "name": "Home"},
+        {"userId": None, "anonymousId": "phone"},
+        {"properties": {"city": "São Paulo 🚕"}},
+        {"properties": {"quoted": '"\\\n'}},
+        {"timestamp": "2026-03-01T08:00:00.123456+00:00"},
+        {"context": {"pad": "x" * 2000}},
+    ],
+)
+@pytest.mark.parametrize("sent_at", [None, RECEIVED_AT - 5000])
+def test_ordinary_messages_take_the_short_way(fields: dict[str, Any], sent_at: int | None) -> None:
+    usual = {"type": "track", "userId": "u", "event": "Opened", "timestamp": "2026-03-01T08:00:00Z"}
+    raws = [json.dumps({"messageId": f"m{n}", **usual, **fields}, ensure_ascii=False).encode() for n in range(3)]
     body = b'{"batch":[' + b",".join(raws) + b"]}"
-    found = ordinary.records(body, raws, Arrival(Source.APP_EVENTS, RECEIVED_AT), None)
+    arrival = Arrival(Source.APP_EVENTS, RECEIVED_AT)
+    found = ordinary.read(body, raws, arrival, sent_at)
     assert found is not None
-    assert all(isinstance(record, Record) for record in found)
-    assert found == [segment.record(segment.read(raw), raw, Arrival(Source.APP_EVENTS, RECEIVED_AT), 0) for raw in raws]
+    assert found.records() == [segment.record(segment.read(raw), raw, arrival, 0, sent_at) for raw in raws]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"userId": None},
+        {"userId": "a\0b"},
+        {"timestamp": "soon"},
+        {"timestamp": "1969-12-31T23:59:59Z"},
+        {"messageId": ""},
+        {"type": "identify"},
+        {"writeKey": "k"},
+        {"properties": "x" * MAX_RECORD_BYTES},
+        {"properties": json.loads("[" * 251 + "]" * 251)},
+    ],
+)
+def test_one_message_that_is_not_ordinary_takes_all_the_long_way(fields: dict[str, Any]) -> None:
+    usual = {"type": "track", "userId": "u", "event": "Opened", "timestamp": "2026-03-01T08:00:00Z"}
+    batch = [{"messageId": f"m{n}", **usual, **(fields if n == 1 else {})} for n in range(3)]
+    assert isinstance(parse_batch(json.dumps({"batch": batch}).encode(), RECEIVED_AT), list)
+
+
+stamps = st.sampled_from(
+    [
+        *("2026-03-01T08:00:00.123Z", "2026-03-01T08:00:00.999999+00:00", "2026-03-01 07:00:00+02:00"),
+        *(
+            "2026-03-01T08:00:00.123456789Z",
+            "2026-03-01T23:59:60Z",
+            "0001-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-12:00",
+        ),
+        *(
+            "2026-03-01T08:00:00,5Z",
+            "2026-W09-7T08:00:00+00:00",
+            "2026-02-29T08:00:00.000Z",
+            "2026-03-01T08:00:00-0530",
+        ),
+        *(
+            "2026-03-01T08:00:00.000",
+            "01/Mar/2026:08:00:00 +0100",
+            "1772438400000.000000000",
+            "2026-03-01T24:00:00.00Z",
+        ),
+    ]
+)
+
+
+@seeded
+@given(
+    texts=st.lists(stamps, max_size=4), mangled=stamps, at=st.integers(0, 30), piece=st.text("0 9:-+.Zzt", max_size=3)
+)
+def test_many_times_are_read_as_each_of_them(texts: list[str], mangled: str, at: int, piece: str) -> None:
+    texts = [*texts, mangled[:at] + piece + mangled[at + len(piece) :]]
+    try:
+        alone = [milliseconds(text) for text in texts]
+    except NotATimeError:
+        with pytest.raises(NotATimeError):
+            all_milliseconds(texts)
+    else:
+        assert all_milliseconds(texts) == alone

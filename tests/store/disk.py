@@ -56,7 +56,8 @@ class Disk:
         """Make it count."""
         lake = Lake(self.lake_uri)
         return {
-            r.partition: lake.commit(r.partition, log.manifests[r.partition], r.files, r.covered_seq) for r in results
+            r.partition: lake.commit(r.partition, log.manifests[r.partition], r.files, r.covered_seq, r.rides)
+            for r in results
         }
 
     def flush(self, log: ShardLog) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebu_ray.store.journal import (
+    FORMAT,
     DirectoryJournal,
     Header,
     JournalError,
@@ -209,7 +210,7 @@ def test_fences_go_with_the_segments_that_they_bound(tmp_path: Path) -> None:
 
 def frame(n: int) -> bytes:
     payload = encode(to_batch(routed([said("ada", f"{n}")], 1)))
-    return pack(Header(v=1, epoch=1, committed_at=NOW, spans=[Span(0, n, 1)]), payload)
+    return pack(Header(v=FORMAT, epoch=1, committed_at=NOW, spans=[Span(0, n, 1)]), payload)
 
 
 @settings(seeded, max_examples=60)
@@ -222,6 +223,6 @@ def test_whatever_follows_the_last_sound_frame_is_dropped(counts: list[int], jun
 
 
 def test_a_frame_of_a_later_version_is_refused() -> None:
-    later = pack(Header(v=2, epoch=1, committed_at=NOW, spans=[]), b"")
-    with pytest.raises(JournalError, match="format 2"):
+    later = pack(Header(v=FORMAT + 1, epoch=1, committed_at=NOW, spans=[]), b"")
+    with pytest.raises(JournalError, match=f"format {FORMAT + 1}"):
         list(unpack(later))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rebu_ray.records import Kind, Record, Source
 from rebu_ray.store import flush as flush_module
 from rebu_ray.store.journal import (
+    FORMAT,
     DirectoryJournal,
     Header,
     JournalCorrupt,
@@ -160,7 +161,7 @@ def test_a_stale_owner_is_refused_and_its_late_bytes_do_not_count(tmp_path: Path
 def frame(n: int) -> bytes:
     payload = encode(batch(record("ada", f"{n}")))
     partition = partition_of("u:ada", PARTITIONS)
-    return pack(Header(v=1, epoch=1, committed_at=NOW, spans=[Span(partition, n, 1)]), payload)
+    return pack(Header(v=FORMAT, epoch=1, committed_at=NOW, spans=[Span(partition, n, 1)]), payload)
 
 
 @settings(seeded)

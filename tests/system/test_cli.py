@@ -94,7 +94,10 @@ def test_where_nothing_runs_it_is_said_in_one_sentence(here: Here, tmp_path: Pat
     lines.write_text("{}\n")
     there = ("--data-dir", str(tmp_path / "none"))
     check_one_sentence(rebu("status", *there), str(tmp_path / "none"), "rebu up")
-    for words in (("deadletters", "list"), ("reindex",), ("ingest", str(lines), "--source", "error")):
+    for words in (
+        ("deadletters", "list"), ("reindex",), ("backfill",), ("verify",), ("rides",),
+        ("ingest", str(lines), "--source", "error"),
+    ):  # fmt: skip
         check_one_sentence(here(*words, *there), str(tmp_path / "none"), "rebu up")
     (tmp_path / "gone").mkdir()
     note = {"url": "http://127.0.0.1:9", "pid": 2**22 + 1, "redis_url": "", "ray_address": ""}
@@ -251,11 +254,13 @@ def test_the_simulator_writes_the_same_files_twice_and_they_can_be_sent(
 
 def test_the_demo_ends_well_and_leaves_nothing() -> None:
     with tempfile.TemporaryDirectory(prefix="rebu-d-") as folder:
-        command = ["demo", "--exit", "--riders", "60", "--hours", "0.5", "--port", str(free_port())]
+        command = ["demo", "--exit", "--riders", "200", "--hours", "1", "--port", str(free_port())]
         done = rebu(*command, seconds=240, TMPDIR=folder, COLUMNS="200")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "What went in" in done.stdout
+        assert "The worst rides" in done.stdout
+        assert "freshness, from a ride's commit to its document" in done.stdout
         assert "NO" not in re.findall(r"\b(?:yes|NO)\b", done.stdout)
-        assert re.findall(r"\b(?:yes|NO)\b", done.stdout).count("yes") >= 5
+        assert re.findall(r"\b(?:yes|NO)\b", done.stdout).count("yes") >= 13
         assert os.listdir(folder) == []
         assert processes_of(Path(folder)) == []

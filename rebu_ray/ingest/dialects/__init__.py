@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from rebu_ray.ingest.dialects import access_log, app_log, error_log, json_text, otlp
+from rebu_ray.ingest.dialects import access_log, app_log, error_log, json_text, otlp, tables
 from rebu_ray.ingest.dialects.fields import Arrival, RefusedError
 from rebu_ray.ingest.dialects.segment import parse as parse_segment
 from rebu_ray.ingest.dialects.segment import write_key
 from rebu_ray.ingest.framing import ContentClass, content_class, lines
 from rebu_ray.records import BadRequest, Parsed, Record, Refusal, Source
 
-__all__ = ["parse_logs", "parse_otlp", "parse_segment", "write_key"]
+__all__ = ["parse_logs", "parse_otlp", "parse_segment", "parse_tables", "write_key"]
 
 _ENTRIES: Final[dict[Source, Callable[[bytes, Arrival, int], Record | Refusal]]] = {
     Source.APP_EVENTS: app_log.entry,
@@ -57,6 +57,14 @@ def parse_otlp(content_type: str | None, body: bytes, received_at: int) -> Parse
         "unsupported_media_type",
         "OTLP must come as application/x-protobuf or application/json; send one of these.",
     )
+
+
+def parse_tables(source: Source, content_type: str | None, body: bytes, received_at: int) -> Parsed:
+    """The rows of a table in a request, a JSON array or NDJSON, in this order. Raises BadRequest 400, 413 or 415."""
+    kind = content_class(content_type)
+    if kind is ContentClass.PROTOBUF:
+        raise BadRequest(415, "unsupported_media_type", "Send rows as a JSON array or as NDJSON.")
+    return [tables.entry(raw, source, received_at) for raw in _records(kind, json_text.trimmed(body))]
 
 
 def _records(kind: ContentClass, body: bytes) -> list[bytes]:

@@ -34,6 +34,9 @@ MAX_READ_BYTES: Final = 8 * MAX_RECORD_BYTES
 _MAX_DIGITS: Final = 4300
 """Longest integer that Python's JSON reader takes."""
 
+LEAST_UNFIT_BYTES: Final = 2 * MAX_DEPTH + 1
+"""The shortest UTF-8 text that msgspec has read and `unfit` may find something wrong with."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
 
@@ -117,7 +120,7 @@ def unfit(raw: bytes) -> str | None:
             raw.decode()
         except UnicodeDecodeError as error:
             return f"invalid_utf8: the record is not valid UTF-8 at byte {error.start}; encode it as UTF-8"
-    if len(raw) > 2 * MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if len(raw) >= LEAST_UNFIT_BYTES and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         return _TOO_DEEP
     if len(raw) > _MAX_DIGITS and _LONG_NUMBER.search(raw):
         try:

@@ -17,9 +17,6 @@ from rebu_ray.records import MIN_TIME_MS, BadRequest, Kind, MatchedBy, Parsed, R
 TYPES: Final = frozenset({"track", "identify", "page", "screen", "group", "alias", "error"})
 """What a message may be; `error` is Rebu's own: an app error."""
 
-_FIT: Final = 2 * json_text.MAX_DEPTH
-"""ASCII text up to here that msgspec has read needs no second look: it is too short to nest too deep."""
-
 _ABSENT: Final = msgspec.Raw()
 
 
@@ -59,19 +56,24 @@ def parse(body: bytes, received_at: int, call: str | None = None) -> Parsed:
 
     `received_at` is in milliseconds. Raises BadRequest 400 for a body that is not what the route takes.
     """
-    arrival = Arrival(Source.APP_EVENTS, received_at)
     if call is not None:
-        return [_entry(_single(body), arrival, 0, None, call)]
+        return [_entry(_single(body), Arrival(Source.APP_EVENTS, received_at), 0, None, call)]
+    found = parse_batch(body, received_at)
+    return found.records() if isinstance(found, ordinary.Ordinary) else found
+
+
+def parse_batch(body: bytes, received_at: int) -> ordinary.Ordinary | Parsed:
+    """`parse` for a batch, where ordinary messages stay columns."""
+    arrival = Arrival(Source.APP_EVENTS, received_at)
     raws, sent = _batch(body)
     try:
         sent_at = _sent_at(sent)
     except RefusedError as refused:
         return [Refusal(refused.reason, raw, _id_of(raw)) for raw in raws]
-    short = ordinary.records(body, raws, arrival, sent_at) or [None] * len(raws)
-    return [
-        found or _entry(raw, arrival, ordinal, sent_at, None)
-        for ordinal, (raw, found) in enumerate(zip(raws, short, strict=True))
-    ]
+    short = ordinary.read(body, raws, arrival, sent_at)
+    if short is not None:
+        return short
+    return [_entry(raw, arrival, ordinal, sent_at, None) for ordinal, raw in enumerate(raws)]
 
 
 def write_key(body: bytes) -> str | None:
@@ -101,7 +103,7 @@ def read(raw: bytes) -> Message:
 
 def record(message: Message, raw: bytes, arrival: Arrival, ordinal: int, sent_at: int | None = None) -> Record:
     """The record of a message that came as `raw`; `sent_at` is the batch's, where it has one. Raises RefusedError."""
-    if len(raw) > _FIT or not raw.isascii():
+    if len(raw) >= json_text.LEAST_UNFIT_BYTES or not raw.isascii():
         check_size(raw)
         reason = json_text.unfit(raw)
         if reason is not None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebu_ray.access.history import Link, owned, standing
+from rebu_ray.store.links import Link, owned, standing
 from tests.records import seeded
 
 LAST = 12

@@ -1,0 +1,52 @@
+"""Whether the stores that the settings name can be used: asked before anything is started on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import redis
+
+from rebu_ray.settings import Settings
+from rebu_ray.store.journal import open_journal
+from rebu_ray.store.layout import open_layout
+
+
+class StoreError(Exception):
+    """A store cannot be used; the message says which, why, and what to set."""
+
+
+def check_stores(settings: Settings) -> None:
+    """Look into lake, journal and Redis. Raises StoreError, LayoutError or JournalError."""
+    _open("lake", settings.lake, "REBU_LAKE_URI", lambda: open_layout(settings.lake, settings.partitions))
+    _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: open_journal(settings.journal).segments())
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        client.ping()
+    except redis.BusyLoadingError:
+        return  # it is there and reads its snapshot: the shards wait for it
+    except redis.RedisError as error:
+        raise StoreError(
+            f"Redis at {_without_password(settings.redis_url)} cannot be used ({error}): correct REBU_REDIS_URL, "
+            "or leave it out for the embedded one"
+        ) from error
+    finally:
+        client.close()
+
+
+def _open(what: str, uri: str, variable: str, look: Callable[[], object]) -> None:
+    try:
+        look()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"the {what} at {_without_password(uri)} cannot be used ({reason}): correct {variable}, or leave it out "
+            "to keep it in the data dir"
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="").geturl()

@@ -1,0 +1,61 @@
+"""The Ray tasks that compute documents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+import pyarrow as pa
+import ray
+import redis
+
+from rebu_ray.process.compute import changes, compute
+from rebu_ray.process.dirty import Touched
+from rebu_ray.process.full import Crossing, Full, crossing, full
+from rebu_ray.process.load import load, subjects_of
+from rebu_ray.store.facts import Keys
+from rebu_ray.store.index import Client
+from rebu_ray.store.lake import Lake
+from rebu_ray.store.rows import encode, to_batch
+
+
+@ray.remote(num_cpus=0.25, max_retries=3)
+def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str]) -> bytes:
+    """`recompute` where there is room for it."""
+    return recompute(_redis(redis_url), partitions, subjects)
+
+
+@ray.remote(num_cpus=0.25, max_retries=3)
+def subjects_task(redis_url: str, partitions: int, touched: Touched) -> set[str]:
+    """Every subject that is touched: see `process.load.subjects_of`."""
+    return subjects_of(_redis(redis_url), Keys(partitions), touched)
+
+
+@ray.remote(num_cpus=0.25, max_retries=3)
+def crossing_task(lake_uri: str, partition: int) -> Crossing:
+    """`process.full.crossing` where there is room for it."""
+    return crossing(Lake(lake_uri), partition)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def full_task(lake_uri: str, partition: int, partitions: int, *crossings: Crossing) -> Full:
+    """`process.full.full` where there is room for it."""
+    return full(Lake(lake_uri), partition, partitions, crossings, time.time_ns() // 1_000_000)
+
+
+def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes:
+    """The documents of subjects that changed, as an encoded `WIRE` batch; empty where none did.
+
+    Raises IndexBehind, or one of `store.index.UNAVAILABLE`.
+    """
+    loaded = load(client, Keys(partitions), subjects)
+    found = changes(compute(loaded.facts, loaded.errors), loaded, partitions, time.time_ns() // 1_000_000)
+    return encode(to_batch(found)) if found else b""
+
+
+@lru_cache(maxsize=4)
+def _redis(url: str) -> Client:
+    """The worker's connection: workers are used again for the next task."""
+    pa.set_cpu_count(1)
+    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=2, protocol=2)
