@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,17 +19,20 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rebu_ray import settings as config
 from rebu_ray.client import Rebu, RebuError
+from rebu_ray.connect import DataDir, Key, Url, client
 from rebu_ray.keys import load_keys
+from rebu_ray.letters import audited, deadletters
 from rebu_ray.platform.local_ray import PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
-from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
+from rebu_ray.platform.running import AlreadyRunning, NotRunning
 from rebu_ray.platform.session import run_in_session
 from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
-from rebu_ray.store.journal import JournalError
+from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
+from rebu_ray.store.quarantine import quarantine
 
 MISTAKES = (
     config.SettingsError,
@@ -55,12 +59,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Rebu: what happened to whom, in one history.",
 )
-deadletters = typer.Typer(no_args_is_help=True, help="The records that were refused, whole, with their reasons.")
 app.add_typer(deadletters, name="deadletters")
-
-DataDir = Annotated[str | None, typer.Option(help="The platform's data dir (REBU_DATA_DIR, else .rebu).")]
-Url = Annotated[str | None, typer.Option(help="A platform elsewhere (REBU_URL).")]
-Key = Annotated[str | None, typer.Option(help="The key for it (REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY).")]
+journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
+app.add_typer(journal, name="journal")
 
 
 def main() -> None:
@@ -243,6 +244,28 @@ def reindex(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
         typer.echo("the index is rebuilt")
 
 
+@journal.command("quarantine")
+def journal_quarantine(
+    segment: Annotated[str, typer.Argument(help="The segment that `rebu up` or `rebu status` names.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Set a damaged segment of the journal aside, and go on with what of it can be read.
+
+    Its shard starts by itself where the platform runs. Settings of the journal are those of `rebu up`.
+
+    Example: rebu journal quarantine 000-000003-00000001.seg --data-dir ./data
+    """
+    name = SegmentName.parse(segment)
+    if name is None:
+        raise config.SettingsError(f"{segment!r} is no name of a segment: they look like 000-000003-00000001.seg")
+    done = quarantine(open_journal(config.load(data_dir=data_dir).journal), name)
+    typer.echo(f"{segment} is set aside, whole, at {done.aside}")
+    typer.echo(
+        f"{done.kept:,} of its records can be read and stay; {done.damaged_bytes:,} bytes cannot, with at least "
+        f"{done.lost:,} records"
+    )
+
+
 @app.command()
 def backfill(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
     """Recompute every ride and message of a running platform, and store what came out otherwise.
@@ -283,6 +306,25 @@ def verify(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
         sys.exit(1)
     rides, messages = (sum(part[name] for part in partitions) for name in ("rides", "messages"))
     typer.echo(f"{rides:,} rides and {messages:,} messages are served as a full recompute has them")
+
+
+@app.command()
+def audit(
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only what happened at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only what happened before this time.")] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Whether everything that came in is accounted for, by source and ten minutes. Exits with 1 where it is not.
+
+    Example: rebu audit --since 2026-03-01T00:00:00Z
+    """
+    with client(url, key, data_dir, timeout=600) as rebu, _console().status("counting what is there"):
+        found = rebu.audit(source=source, since=since, until=until)
+    if not audited(found):
+        sys.exit(1)
 
 
 @app.command()
@@ -336,6 +378,52 @@ def rides(
         typer.echo(f"{out}: {size:,} bytes of {kind}")
 
 
+@app.command()
+def export(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Everything about a person, one JSON object a line; the last one counts the others.
+
+    Example: rebu export rider-17 -o rider-17.ndjson
+    """
+    with client(url, key, data_dir, timeout=600) as rebu:
+        if out is None:
+            rebu.export(user, sys.stdout.buffer)
+            return
+        part = out.with_name(f"{out.name}.part")
+        try:
+            with _console().status(f"writing {out}"), part.open("wb") as file:
+                size = rebu.export(user, file)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+        typer.echo(f"{out}: {size:,} bytes")
+
+
+@app.command()
+def erase(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    wait: Annotated[bool, typer.Option(help="Wait until journal and lake are rewritten as well.")] = True,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Erase a person everywhere, for good: nothing about this id is kept from now on. There is no way back.
+
+    Example: rebu erase rider-17
+    """
+    with client(url, key, data_dir, timeout=600) as rebu, _console().status("erasing"):
+        state = rebu.erase(user)
+        while wait and state["status"] != "erased":
+            time.sleep(0.5)
+            state = rebu.erasure(user)
+    typer.echo(json.dumps(state))
+
+
 def table_format(form: str | None, out: Path | None) -> str:
     """The format asked for, else the one that the file's name ends with, else JSON lines. Raises SettingsError."""
     kind = form or (out.suffix[1:] if out is not None and out.suffix[1:] in FORMATS else "json")
@@ -353,38 +441,6 @@ def save_rides(rebu: Rebu, kind: str, filters: Mapping[str, Any], file: BinaryIO
     if kind != "json":
         return rebu.save("/v1/rides", {**filters, "format": kind}, file)
     return sum(file.write(json.dumps(ride, ensure_ascii=False).encode() + b"\n") for ride in rebu.rides(**filters))
-
-
-@deadletters.command("list")
-def list_deadletters(
-    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
-    since: Annotated[str | None, typer.Option(help="Received at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option(help="Received before this time.")] = None,
-    url: Url = None,
-    key: Key = None,
-    data_dir: DataDir = None,
-) -> None:
-    """The refused records, newest first, one JSON object a line.
-
-    Example: rebu deadletters list --source access --since 2026-03-01T00:00:00Z
-    """
-    with client(url, key, data_dir) as rebu:
-        for item in rebu.deadletters(source=source, since=since, until=until):
-            typer.echo(json.dumps(item, ensure_ascii=False))
-
-
-def client(url: str | None, key: str | None, data_dir: str | None, timeout: float = 60.0) -> Rebu:
-    """The platform that a command is about: at --url, at REBU_URL, or where the data dir says. Raises NotRunning."""
-    settings = config.load(data_dir=data_dir)
-    there = url or ("" if data_dir else config.client_url())
-    known = key or settings.admin_key or settings.read_key or settings.write_key
-    if there:
-        if not known:
-            raise NotRunning(f"no key for {there}: give --key, or set REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY")
-        return Rebu(there, known, timeout)
-    running = find(settings.data_dir)
-    own = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
-    return Rebu(running.url, key or own.admin, timeout)
 
 
 def stop_signal() -> threading.Event:

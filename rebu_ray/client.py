@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -146,11 +147,57 @@ class Rebu:
         found: dict[str, Any] = self.get(f"/v1/messages/{quoted(message_id)}")
         return found
 
+    def export(self, user_id: str, file: BinaryIO) -> int:
+        """Write everything about a person to a file, a JSON object a line; how many bytes. Asks with the admin key.
+
+        Raises RebuError 404 for an unknown user.
+        """
+        return self.save(f"/v1/users/{quoted(user_id)}/export", {}, file)
+
+    def erase(self, user_id: str) -> dict[str, Any]:
+        """Erase a person, for good; what will be gone. Asks with the admin key. `erasure` says how far it is."""
+        answer: dict[str, Any] = self.send("DELETE", f"/v1/users/{quoted(user_id)}").json()
+        return answer
+
+    def erasure(self, user_id: str) -> dict[str, Any]:
+        """How far the erasure of a person is. Raises RebuError 404 where nobody asked for it."""
+        state: dict[str, Any] = self.get(f"/v1/users/{quoted(user_id)}/erasure")
+        return state
+
     def deadletters(
         self, *, source: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None
     ) -> Rows:
         """Refused records with their reasons; needs the admin key."""
         return Rows(self, "/v1/deadletters", {"source": source, "since": since, "until": until})
+
+    def replay(
+        self,
+        *,
+        source: str | None = None,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        ids: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Try refused records again: the answers, page by page, each `replayed`, `duplicate`, `rejected`, `results`."""
+        asked = {**texts({"source": source, "since": since, "until": until}), "dry_run": dry_run, "limit": PAGE}
+        if ids is not None:
+            asked["ids"] = list(ids)
+        while True:
+            content = json.dumps(asked).encode()
+            kind = {"Content-Type": "application/json"}
+            page = self.send("POST", "/v1/deadletters/replay", content=content, headers=kind).json()
+            yield page
+            if page["next"] is None:
+                return
+            asked["cursor"] = page["next"]
+
+    def audit(
+        self, *, source: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None
+    ) -> dict[str, Any]:
+        """Whether everything that came in is accounted for: `balanced`, `items` by source and bucket, `problems`."""
+        found: dict[str, Any] = self.get("/v1/audit", texts({"source": source, "since": since, "until": until}))
+        return found
 
     def status(self) -> dict[str, Any]:
         """The state of the platform."""

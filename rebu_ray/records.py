@@ -48,6 +48,8 @@ class Kind(StrEnum):
     """What was computed of a ride or a message, one record for each version of the document."""
     MOVED = "moved"
     """A ride or message whose document is in another stream from now on, since it changed its user."""
+    REPLAYED = "replayed"
+    """A dead letter was tried again."""
 
 
 HISTORY_KINDS: Final = (Kind.APP_EVENT, Kind.APP_ERROR, Kind.SERVER_ACCESS, Kind.SERVER_ERROR)

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     write_key: str = ""
     read_key: str = ""
     admin_key: str = ""
+    erasure_secret: str = ""
+    """What user ids of erased people are hashed with; empty: DATA_DIR/erasure.key, made at the first start."""
     flush_seconds: float = 60.0
     """How long rows stay in the journal before they move to the lake."""
     flush_bytes: int = 256 * 1024 * 1024
@@ -58,6 +60,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Upper bound of each autoscaled deployment."""
     queue_bytes: int = 64 * 1024 * 1024
     """Bytes of rows that may wait for one shard before writes are refused with 429."""
+    inflight_bytes: int = 64 * 1024 * 1024
+    """Bytes of request bodies that a gateway replica holds at once before writes are refused with 429."""
+    breaker_share: float = 0.9
+    """A source is suspended where more than this part of what it sent in a minute was refused; 1: never."""
+    breaker_records: int = 1_000
+    """The fewest records of a minute by which a source is judged so."""
+    breaker_seconds: float = 5.0
+    """How long a source is suspended at first; as long as it stays bad each time twice as long, up to a minute."""
     read_wait_seconds: float = 5.0
     """How long a read waits for its `min_position`."""
 
@@ -99,11 +109,13 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("port", 1, 65535),
         ("max_replicas", 1, 10_000),
         ("hot_events", 1, 10_000_000),
+        ("breaker_share", 0, 1),
+        ("breaker_records", 1, 1_000_000_000),
     ):
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
-    positive = ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes")
-    for name in (*positive, "appdb_poll_seconds", "appdb_overlap_seconds"):
+    positive = ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes", "inflight_bytes")
+    for name in (*positive, "breaker_seconds", "appdb_poll_seconds", "appdb_overlap_seconds"):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")

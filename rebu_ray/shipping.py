@@ -17,6 +17,7 @@ from rebu_ray.records import MAX_RECORD_BYTES, Source
 
 BATCH_LINES: Final = 2000
 BATCH_BYTES: Final = 1024 * 1024
+VERDICTS: Final = ("accepted", "duplicate", "rejected", "suppressed")
 FILE_SOURCES: Final = (Source.APP_EVENTS, Source.APP_ERRORS, Source.ACCESS, Source.ERROR)
 
 
@@ -44,7 +45,7 @@ def send_file(client: Rebu, path: Path, source: Source, progress: Callable[[int]
                     producer = f"file-{xxhash.xxh3_64_hexdigest(path.name.encode() + lines[0])}"
                 headers = {"Content-Type": kind, "X-Rebu-Producer": producer, "X-Rebu-Sequence": str(first)}
                 answer = client.send("POST", f"/v1/logs/{source}", content=b"".join(lines), headers=headers).json()
-                counts.update({name: answer[name] for name in ("accepted", "duplicate", "rejected")})
+                counts.update({name: answer.get(name, 0) for name in VERDICTS})
                 progress(disk.tell() - done)
                 done = disk.tell()
         except (OSError, EOFError, zstandard.ZstdError) as error:

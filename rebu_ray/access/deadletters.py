@@ -14,7 +14,6 @@ from rebu_ray.access.history import Histories, check_position, items
 from rebu_ray.access.tape import Filter, Page, Stretch, Tape, floor_get, read_page
 from rebu_ray.ingest.position import Position
 from rebu_ray.keys import Keys, Scope, presented_key
-from rebu_ray.records import BadRequest, Source
 from rebu_ray.store.index import position_key
 from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import partition_of
@@ -29,14 +28,15 @@ def routes(keys: Keys, histories: Callable[[], Histories]) -> list[Route]:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
         params = request.query_params
         query.known(params, PARAMETERS)
-        page, following = await _page(histories(), params)
+        page, following = await page_of(histories(), params)
         return Response(items(page, b"{", following), media_type="application/json")
 
     return [Route("/v1/deadletters", listed, methods=["GET"])]
 
 
-async def _page(histories: Histories, params: Mapping[str, str]) -> tuple[Page, str | None]:
-    sources = _sources(params.get("source"))
+async def page_of(histories: Histories, params: Mapping[str, str]) -> tuple[Page, str | None]:
+    """A page of the list, and the cursor of the next one. Raises BadRequest 400 or 503."""
+    sources = query.sources(params)
     desc, limit = query.descending(params), query.limit(params)
     low, high = query.bounds(params)
     cursors = query.Cursors("deadletters", sources, desc, low, high)
@@ -59,14 +59,3 @@ async def _page(histories: Histories, params: Mapping[str, str]) -> tuple[Page, 
     ]
     page = await read_page(tapes, Codec(), Filter(), desc, limit)
     return page, None if page.resume is None else cursors.write(page.resume)
-
-
-def _sources(text: str | None) -> list[Source]:
-    if text is None:
-        return list(Source)
-    known = [str(source) for source in Source]
-    wanted = text.split(",")
-    for name in wanted:
-        if name not in known:
-            raise BadRequest(400, "unknown_source", f"source is {name!r}: it must be one of {', '.join(known)}")
-    return [Source(name) for name in wanted]

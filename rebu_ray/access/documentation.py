@@ -55,26 +55,29 @@ def _answers(*schemas: tuple[str, str, str], errors: tuple[int, ...]) -> dict[st
         401: "no key, or an unknown one",
         403: "the key may not do this",
         404: "nothing is known of that",
+        408: "the request did not come in time",
         413: "too large",
         415: "a content type or encoding that is not taken here",
-        429: "too many writes at the moment: wait for Retry-After seconds",
+        429: "too much at the moment, nothing of it was stored: wait for Retry-After seconds",
         503: "not possible at the moment: try again after Retry-After seconds",
     }
-    for status in errors:
+    # Whoever needs a key may also be told that a parameter is unknown, or to come later.
+    for status in sorted({*errors, 400, 429} if 401 in errors else errors):
         schema = {"$ref": "#/components/schemas/Error"}
         out[str(status)] = {"description": meanings[status], "content": {_JSON: {"schema": schema}}}
     return out
 
 
-def _write(summary: str, media: tuple[str, ...]) -> dict[str, Any]:
+def _write(summary: str, media: tuple[str, ...], where: dict[str, Any] | None = None) -> dict[str, Any]:
+    errors = (400, 401, 403, *((404,) if where else ()), 408, 413, 415, 429, 503)
+    coding = _parameter("Content-Encoding", "header", "how the body is packed", {"enum": ["identity", "gzip", "zstd"]})
     return {
+        "parameters": [*([where] if where else ()), coding],
         "post": {
             "summary": summary,
             "requestBody": {"required": True, "content": {m: {} for m in media}},
-            "responses": _answers(
-                ("200", "every accepted record is durable", _JSON), errors=(400, 401, 403, 413, 415, 429, 503)
-            ),
-        }
+            "responses": _answers(("200", "every accepted record is durable", _JSON), errors=errors),
+        },
     }
 
 
@@ -92,13 +95,20 @@ def openapi() -> dict[str, Any]:
     paths: dict[str, Any] = {
         f"/v1/{call}": _write(f"Segment and RudderStack: {call}", (_JSON,)) for call in ("batch", *SEGMENT_CALLS)
     }
-    paths["/v1/logs/{source}"] = _write("Log lines, NDJSON or a JSON array", logs) | {
-        "parameters": [_parameter("source", "path", "which log", {"enum": [str(s) for s in LOG_SOURCES]})]
-    }
+    log = _parameter("source", "path", "which log", {"enum": [str(s) for s in LOG_SOURCES]})
+    paths["/v1/logs/{source}"] = _write("Log lines, NDJSON or a JSON array", logs, log)
+    paths["/v1/logs/{source}"]["parameters"] += [
+        _parameter("X-Rebu-Producer", "header", "who sends: with the sequence, lines sent again are duplicates"),
+        _parameter(
+            "X-Rebu-Sequence",
+            "header",
+            "the number of the batch's first line at this producer",
+            {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+        ),
+    ]
     paths["/v1/logs"] = _write("OpenTelemetry logs (OTLP/HTTP)", (_JSON, "application/x-protobuf"))
-    paths["/v1/records/{table}"] = _write("Rows of the application database", (_JSON, "application/x-ndjson")) | {
-        "parameters": [_parameter("table", "path", "which table", {"enum": [str(table) for table in TABLES]})]
-    }
+    table = _parameter("table", "path", "which table", {"enum": [str(name) for name in TABLES]})
+    paths["/v1/records/{table}"] = _write("Rows of the application database", (_JSON, "application/x-ndjson"), table)
     paths["/v1/users/{user_id}/events"] = {
         "get": {
             "summary": "The whole history of a user",
@@ -134,6 +144,22 @@ def openapi() -> dict[str, Any]:
             "responses": _answers(("200", "taken back", _JSON), errors=(401, 403, 404, 503)),
         }
     }
+    paths["/v1/users/{user_id}"]["delete"] = {
+        "summary": "Erase a person, for good (admin)",
+        "parameters": [user],
+        "responses": _answers(("200", "what will be gone", _JSON), errors=(401, 403, 404, 503)),
+    }
+    for name, text, media in (
+        ("export", "Everything about a person (admin)", "application/x-ndjson"),
+        ("erasure", "How far the erasure of a person is (admin)", _JSON),
+    ):
+        paths[f"/v1/users/{{user_id}}/{name}"] = {
+            "get": {
+                "summary": text,
+                "parameters": [user],
+                "responses": _answers(("200", text, media), errors=(400, 401, 403, 404, 503)),
+            }
+        }
     paths |= _rides(user, paging)
     paths["/v1/deadletters"] = {
         "get": {
@@ -142,13 +168,8 @@ def openapi() -> dict[str, Any]:
             "responses": _answers(("200", "a page", _JSON), errors=(400, 401, 403, 503)),
         }
     }
-    for path, text in (
-        ("/v1/status", "State of the platform"),
-        ("/healthz", "Alive"),
-        ("/readyz", "Ready to serve"),
-        ("/metrics", "Metrics for Prometheus"),
-    ):
-        paths[path] = {"get": {"summary": text, "responses": _answers(("200", text, _JSON), errors=(401, 503))}}
+    paths |= _accounts(paging)
+    paths |= _about_itself()
     return {
         "openapi": "3.1.0",
         "info": {"title": "Rebu", "version": "1", "description": "What happened to whom, in one history."},
@@ -168,6 +189,32 @@ def openapi() -> dict[str, Any]:
             },
         },
     }
+
+
+def _about_itself() -> dict[str, Any]:
+    """The paths about the platform itself: those that anybody may ask, its state, and administration."""
+    paths: dict[str, Any] = {}
+    open_paths: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
+        ("/healthz", "Alive", _JSON, ()),
+        ("/readyz", "Ready to serve", _JSON, (503,)),
+        ("/metrics", "Metrics for Prometheus", "text/plain", (503,)),
+        ("/openapi.json", "This document", _JSON, ()),
+        ("/docs", "The interface, for people", "text/html", ()),
+        ("/", "The same", "text/html", ()),
+    )
+    for path, text, media, errors in open_paths:
+        responses = _answers(("200", text, media), errors=errors)
+        paths[path] = {"get": {"summary": text, "security": [], "responses": responses}}
+    for method, path, text in (
+        ("get", "/v1/status", "State of the platform"),
+        ("post", "/v1/admin/flush", "Move the journal to the lake now (admin)"),
+        ("post", "/v1/admin/reindex", "Rebuild the index from lake and journal (admin)"),
+        ("post", "/v1/admin/backfill", "Compute every document anew (admin)"),
+        ("get", "/v1/admin/verify", "Compare what is served with a full recompute (admin)"),
+    ):
+        responses = _answers(("200", text, _JSON), errors=(400, 401, 403, 503))
+        paths[path] = {method: {"summary": text, "responses": responses}}
+    return paths
 
 
 def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,6 +258,30 @@ def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]
     return {
         path: {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
         for path, (summary, parameters, responses) in operations.items()
+    }
+
+
+def _accounts(paging: list[dict[str, Any]]) -> dict[str, Any]:
+    """The paths about what came in and what was refused."""
+    source = _parameter("source", "query", f"one or more of {', '.join(Source)}")
+    dry = _parameter("dry_run", "query", "only say what would become of them", {"type": "boolean"})
+    chosen = _parameter("ids", "query", "only these dead letters, by id")
+    return {
+        "/v1/audit": {
+            "get": {
+                "summary": "Whether everything that came in is accounted for, by source and ten minutes of event time",
+                "parameters": [*paging[:2], source],
+                "responses": _answers(("200", "the accounts", _JSON), errors=(400, 401, 403, 503)),
+            }
+        },
+        "/v1/deadletters/replay": {
+            "post": {
+                "summary": "Try refused records again, a page of them (admin)",
+                "parameters": [*paging[:2], *paging[3:], source, chosen, dry],
+                "requestBody": {"required": False, "content": {_JSON: {"schema": {"type": "object"}}}},
+                "responses": _answers(("200", "what became of them", _JSON), errors=(400, 401, 403, 413, 429, 503)),
+            }
+        },
     }
 
 

@@ -6,7 +6,9 @@ Whatever is slower (the lake) is asked of deployments behind it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,28 +21,47 @@ from ray.actor import ActorHandle
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from rebu_ray.access import cold, deadletters, documentation, operations, rides, rides_table, users
+from rebu_ray.access import (
+    audit,
+    cold,
+    deadletters,
+    documentation,
+    operations,
+    replay,
+    rides,
+    rides_table,
+    rights,
+    users,
+)
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
+from rebu_ray.ingest.admission import Admission
+from rebu_ray.ingest.answer import Appended
+from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import Intake, ShardGone
-from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.keys import Keys
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
+from rebu_ray.store.journal import JournalError
+from rebu_ray.store.lake import LakeError
 
 log = logging.getLogger("rebu.gateway")
 
 APPLICATION = "rebu"
 REPLICAS: Final = 2
 """How many gateways there are at least: one alone is on one core, whatever the load."""
+
+
+MOST_CONNECTIONS: Final = 10_000
+"""More than HAProxy lets through: Serve is not to queue what `Admission` refuses."""
 
 
 class Backends:
@@ -77,11 +98,11 @@ class Backends:
     async def close(self) -> None:
         await self.redis.aclose()
 
-    async def ask(self, method: str) -> Any:
+    async def ask(self, method: str, *args: Any) -> Any:
         """Call a method of the coordinator."""
         if self._coordinator is None:
             self._coordinator = find_or_make(self._settings)
-        return await getattr(self._coordinator, method).remote()
+        return await getattr(self._coordinator, method).remote(*args)
 
     async def routing(self, fresh: bool) -> Routing:
         """Who owns what; asked of the coordinator anew where `fresh`."""
@@ -124,6 +145,9 @@ class Backends:
 def build(settings: Settings, keys: Keys) -> ASGIApp:
     """The ASGI application of one replica."""
     backends = Backends(settings)
+    breaker = Breaker(
+        settings.breaker_share, settings.breaker_records, settings.breaker_seconds, _telling(backends.ask)
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -133,11 +157,15 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            *write_routes.routes(keys, lambda: backends.intake),
+            *write_routes.routes(keys, lambda: backends.intake, Admission(settings.inflight_bytes), breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
             *rides.routes(keys, lambda: backends.rides),
+            *rights.reading(keys, lambda: backends.histories, lambda: backends.rides, backends.ask),
             *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),
             *deadletters.routes(keys, lambda: backends.histories),
+            *replay.routes(keys, lambda: backends.histories, lambda: backends.intake, backends.ask),
+            *audit.routes(keys, backends.ask),
+            *rights.erasing(keys, lambda: backends.histories, backends.ask),
             *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
             *documentation.routes(),
         ],
@@ -147,10 +175,31 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             HTTPException: _no_route,
             **dict.fromkeys(UNAVAILABLE, _index_away),
             ray.exceptions.RayActorError: _coordinator_away,
+            ray.exceptions.RayTaskError: _elsewhere_failed,
+            ClientDisconnect: _hung_up,
             Exception: _failed,
         },
     )
-    return _counted(app, backends.counters)
+    return _counted(app, backends.counters, Admission(settings.inflight_bytes))
+
+
+def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:
+    """Let the coordinator know of sources that are suspended, or no longer are."""
+    replica, under_way = uuid.uuid4().hex, set[asyncio.Task[None]]()
+
+    async def told(change: Change) -> None:
+        try:
+            await ask("suspended", replica, change)
+        except ray.exceptions.RayActorError as error:
+            log.warning("the coordinator is away, and not told of %s: %s", change, error)
+
+    def tell(change: Change) -> None:
+        log.warning("%s: %s after %d of %d refused", change.source, change.state, change.refused, change.records)
+        task = asyncio.create_task(told(change))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    return tell
 
 
 def application(settings: Settings, keys: Keys) -> serve.Application:
@@ -164,7 +213,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     gateway = made.options(
         name="Gateway",
         ray_actor_options={"num_cpus": 0.5},
-        max_ongoing_requests=256,
+        max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config={
             "min_replicas": min(REPLICAS, settings.max_replicas),
             "max_replicas": settings.max_replicas,
@@ -178,7 +227,9 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     return bound
 
 
-def _counted(app: ASGIApp, counters: Counter[str]) -> ASGIApp:
+def _counted(app: ASGIApp, counters: Counter[str], reads: Admission) -> ASGIApp:
+    """The application with its answers counted, and no more reads at once than it takes on. Streams stay open."""
+
     async def counting(
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
@@ -187,9 +238,21 @@ def _counted(app: ASGIApp, counters: Counter[str]) -> ASGIApp:
                 counters[f"responses_{message['status'] // 100}xx"] += 1
             await send(message)
 
-        await app(scope, receive, note)
+        if scope["type"] != "http" or scope["method"] != "GET" or not _is_read(scope["path"]):
+            await app(scope, receive, note)
+            return
+        try:
+            with reads.request():
+                await app(scope, receive, note)
+        except BadRequest as error:
+            refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
+            await refusal(scope, receive, note)
 
     return counting
+
+
+def _is_read(path: str) -> bool:
+    return path.startswith("/v1/") and not path.endswith("/stream")
 
 
 def _error(status: int, code: str, message: str, retry_after: int | None = None) -> Response:
@@ -208,7 +271,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return _error(405, "method_not_allowed", f"{request.url.path} does not take {request.method}: see /docs")
+        refusal = _error(405, "method_not_allowed", f"{request.url.path} does not take {request.method}: see /docs")
+        refusal.headers.update(error.headers or {})
+        return refusal
     return _error(error.status_code, "not_found", f"there is nothing at {request.url.path}: /docs lists what there is")
 
 
@@ -222,6 +287,21 @@ async def _index_away(request: Request, error: Exception) -> Response:
 async def _coordinator_away(request: Request, error: Exception) -> Response:
     log.warning("the coordinator is away: %s", error)
     return _error(503, "unavailable", "the coordinator is being restarted; send again in a few seconds", 5)
+
+
+async def _elsewhere_failed(request: Request, error: Exception) -> Response:
+    cause: BaseException | None = error
+    while isinstance(cause, ray.exceptions.RayTaskError):
+        cause = cause.cause
+    if isinstance(cause, (OSError, JournalError, LakeError)):
+        log.warning("%s %s: %s", request.method, request.url.path, cause)
+        return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {cause}", 5)
+    return await _failed(request, error)
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """Nobody reads this: the client left in the middle of its body."""
+    return _error(400, "incomplete_body", "the connection ended before the body did")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -31,10 +31,9 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         away = [shard["slot"] for shard in state["shards"] if shard["index"] != "current"]
         await redis().ping()
         if away:
-            body = {
-                "code": "not_ready",
-                "message": f"the shards {away} are starting or catching up: ask again in a moment",
-            }
+            why = [shard["detail"] for shard in state["shards"] if shard["index"] in ("damaged", "closed")]
+            message = why[0] if why else f"the shards {away} are starting or catching up: ask again in a moment"
+            body = {"code": "not_ready", "message": message}
             return Response(msgspec.json.encode(body), 503, {"Retry-After": "2"}, media_type="application/json")
         return Response(b'{"status":"ready"}', media_type="application/json")
 

@@ -11,7 +11,7 @@ import xxhash
 
 from rebu_ray.access.tape import END, START, Filter, after
 from rebu_ray.ingest.dialects import times
-from rebu_ray.records import BadRequest
+from rebu_ray.records import BadRequest, Source
 from rebu_ray.store.member import KIND_CODES, SOURCE_CODES, time_place
 from rebu_ray.store.rows import json_text
 
@@ -43,6 +43,14 @@ def descending(params: Mapping[str, str]) -> bool:
     if order not in ("asc", "desc"):
         raise BadRequest(400, "invalid_order", f"order is {order!r}: it must be asc or desc")
     return order == "desc"
+
+
+def truth(params: Mapping[str, str], name: str) -> bool | None:
+    """A parameter that is true or false."""
+    text = params.get(name)
+    if text not in (None, "true", "false"):
+        raise BadRequest(400, f"invalid_{name}", f"{name} is {text!r}: it must be true or false")
+    return None if text is None else text == "true"
 
 
 def time(params: Mapping[str, str], name: str) -> int | None:
@@ -86,6 +94,18 @@ def _codes(
         if value not in allowed:
             raise BadRequest(400, f"unknown_{name}", f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
     return frozenset(codes[value] for value in wanted)
+
+
+def sources(params: Mapping[str, str]) -> list[Source]:
+    """`source`, a comma-separated list; all of them unless told."""
+    text = params.get("source")
+    if text is None:
+        return list(Source)
+    wanted = text.split(",")
+    for name in wanted:
+        if name not in SOURCE_CODES:
+            raise BadRequest(400, "unknown_source", f"source is {name!r}: it must be one of {', '.join(Source)}")
+    return [Source(name) for name in wanted]
 
 
 class Cursors:

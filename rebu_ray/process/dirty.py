@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -47,6 +48,16 @@ class Touched:
         self.rides |= other.rides
         self.messages |= other.messages
         self.drivers |= other.drivers
+
+
+def touched_again(rows: pa.RecordBatch, anew: Container[int]) -> Touched:
+    """Whom replayed rows touch. Of the partitions that are built anew only what their streams gave up: without a
+    position nothing is computed from the index, but what is not theirs any more was just written over what is.
+    """
+    chosen = pa.array([partition in anew for partition in rows["partition"].to_pylist()], pa.bool_())
+    found = touched(rows.filter(pc.invert(chosen)))
+    found.add(withdrawn(rows.filter(chosen)))
+    return found
 
 
 def touched(rows: pa.RecordBatch) -> Touched:

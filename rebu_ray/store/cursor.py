@@ -51,6 +51,12 @@ class Cursors:
         os.replace(path + _NEW, path)
         _sync_folder(folder)
 
+    def names(self, folder: str) -> list[str]:
+        """What was saved below ``FOLDER/``, without that; nothing where there is no such folder."""
+        selector = pafs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        found = (info.base_name for info in self._fs.get_file_info(selector) if info.is_file)
+        return sorted(name for name in found if not name.endswith(_NEW))
+
     def remove(self, name: str) -> None:
         """Forget a value; nothing happens where there is none."""
         try:

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rebu_ray.store.journal import Journal, SegmentName, unpack
-from rebu_ray.store.lake import DataFile, Lake, Manifest, first_of_each
+from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile, first_of_each
 from rebu_ray.store.ride_files import RideFiles, moved
 from rebu_ray.store.ride_table import RIDES, split, to_rides
 from rebu_ray.store.rows import ROWS
+from rebu_ray.store.tally import as_table, no_longer_stored, received_as_stored
+from rebu_ray.store.tally_files import add_tallies
+from rebu_ray.store.tombstones import Tombstones, none
 
 _SMALL_BYTES: Final = 16 * 1024 * 1024
 _SMALL_FILES: Final = 8
@@ -30,22 +33,28 @@ class Flushed(NamedTuple):
     partition: int
     files: tuple[DataFile, ...]
     rides: tuple[DataFile, ...]
-    replaced: tuple[DataFile, ...]
-    """Of both."""
+    replaced: tuple[DataFile | TallyFile, ...]
+    """Of all three sorts."""
     covered_seq: int
     streams: tuple[str, ...]
     """Of the streams that were written to, those that the index holds."""
+    tallies: tuple[TallyFile, ...] = ()
 
 
 def flush(
-    journal: Journal, lake: Lake, segments: Sequence[SegmentName], manifests: dict[int, Manifest]
+    journal: Journal,
+    lake: Lake,
+    segments: Sequence[SegmentName],
+    manifests: dict[int, Manifest],
+    tombstones: Tombstones | None = None,
 ) -> list[Flushed]:
     """Write the rows of `segments` that the manifests do not cover: a file of documents of rides and one of all
-    others a partition. Commits nothing.
+    others a partition. Those of erased people are left out. Commits nothing.
 
     Running it twice with the same manifests writes the same rows; only the owner's commit makes them count.
     """
     gathered: dict[int, list[pa.RecordBatch]] = {}
+    came: dict[int, list[pa.Table]] = {}
     for segment in segments:
         for frame in unpack(journal.read(segment), str(segment)):
             rows: pa.RecordBatch | None = None
@@ -54,22 +63,51 @@ def flush(
                 manifest = manifests.get(span.partition)
                 if manifest is not None and span.first_seq + span.count - 1 > manifest.covered_seq:
                     rows = rows if rows is not None else frame.rows()
-                    gathered.setdefault(span.partition, []).append(rows.slice(start, span.count))
+                    part = rows.slice(start, span.count)
+                    gathered.setdefault(span.partition, []).append(part)
+                    tallies = received_as_stored(part) if span.tallies is None else as_table(span.tallies)
+                    came.setdefault(span.partition, []).append(tallies)
                 start += span.count
-    return [_flush_partition(lake, p, manifests[p], batches) for p, batches in sorted(gathered.items())]
+    results: list[Flushed] = []
+    try:
+        for p, batches in sorted(gathered.items()):
+            results.append(_flush_partition(lake, p, manifests[p], batches, came[p], tombstones or none()))
+    except OSError:
+        # The disk may be full: what nobody will name goes.
+        for result in results:
+            known = {file.name for file in (*manifests[result.partition].files, *manifests[result.partition].rides)}
+            lake.remove(result.partition, [f for f in (*result.files, *result.rides) if f.name not in known])
+        raise
+    return results
 
 
-def _flush_partition(lake: Lake, partition: int, manifest: Manifest, batches: list[pa.RecordBatch]) -> Flushed:
+def _flush_partition(
+    lake: Lake,
+    partition: int,
+    manifest: Manifest,
+    batches: list[pa.RecordBatch],
+    came: list[pa.Table],
+    erased: Tombstones,
+) -> Flushed:
     rows = pa.Table.from_batches(batches, ROWS)
     rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
     covered_seq = pc.max(rows["seq"]).as_py()
+    dead = erased.dead(rows)
+    if dead.any():
+        came = [*came, no_longer_stored(rows.filter(pa.array(dead)), "suppressed")]
+        rows = rows.filter(pa.array(~dead))
     streams = tuple(k for k in pc.unique(rows["key"]).to_pylist() if k.startswith(("u:", "a:", "d:")))
     others, documents = split(rows)
     version = manifest.version + 1
-    files, replaced = _joined(lake, partition, manifest.files, others, ROWS, partial(lake.write, version=version))
-    table = to_rides(documents, partial(moved, RideFiles(lake), partition, manifest.rides))
-    rides, merged = _joined(lake, partition, manifest.rides, table, RIDES, partial(lake.write_rides, version=version))
-    return Flushed(partition, files, rides, (*replaced, *merged), covered_seq, streams)
+    files, replaced, doubles = _joined(
+        lake, partition, manifest.files, others, ROWS, partial(lake.write, version=version)
+    )
+    computed = to_rides(documents, partial(moved, RideFiles(lake), partition, manifest.rides))
+    rides, merged, _ = _joined(
+        lake, partition, manifest.rides, computed, RIDES, partial(lake.write_rides, version=version)
+    )
+    tallies, summed = add_tallies(lake, partition, manifest, [*came, no_longer_stored(doubles, "duplicate")])
+    return Flushed(partition, files, rides, (*replaced, *merged, *summed), covered_seq, streams, tallies)
 
 
 def _joined(
@@ -79,14 +117,20 @@ def _joined(
     rows: pa.Table,
     schema: pa.Schema,
     write: Callable[[int, pa.Table], DataFile],
-) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
-    """Write rows beside files, or together with the small ones of them: the files from now on, and those replaced."""
+) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...], pa.Table]:
+    """Write rows beside files, or together with the small ones of them: the files from now on, those replaced, and
+    the rows that were left out since others are the same record: sent again when that was forgotten already.
+    """
+    doubles = schema.empty_table()
     if not rows.num_rows:
-        return files, ()
+        return files, (), doubles
     newest_first = sorted(files, key=lambda f: f.first_seq, reverse=True)
     small = tuple(takewhile(lambda f: f.bytes < _SMALL_BYTES, newest_first))
     replaced = small if len(small) >= _SMALL_FILES else ()
     if replaced:
-        rows = first_of_each(pa.concat_tables([lake.read(partition, replaced, schema.names).cast(schema), rows]))
+        both = pa.concat_tables([lake.read(partition, replaced, schema.names).cast(schema), rows])
+        rows = first_of_each(both)
+        if rows.num_rows < both.num_rows:
+            doubles = both.filter(pc.invert(pc.is_in(both["seq"], value_set=pc.unique(rows["seq"]))))
     written = write(partition, rows)
-    return (*(f for f in files if f not in replaced), written), replaced
+    return (*(f for f in files if f not in replaced), written), replaced, doubles

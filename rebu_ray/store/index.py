@@ -29,6 +29,7 @@ import redis
 
 from rebu_ray.records import HISTORY_KINDS, Kind
 from rebu_ray.store.member import INDEX_FORMAT, Codec, members, place, place_time, split, time_place
+from rebu_ray.store.replays import marked
 from rebu_ray.store.rows import partition_of
 
 Command = tuple[bytes | str | int, ...]
@@ -146,6 +147,8 @@ def commands(
             out += _history(_rows(batch, shown), codec, watched)
     if Kind.DEAD_LETTER in present:
         out += _history(batch.filter(pc.equal(batch["kind"], Kind.DEAD_LETTER)), codec, watched)
+    if Kind.REPLAYED in present:
+        out += _replayed(batch, codec)
     names = batch["name"].to_pylist()
     if batch["links"].null_count < batch.num_rows or "identify" in names:
         linked = batch["links"].to_pylist()
@@ -178,6 +181,17 @@ def _history(batch: pa.RecordBatch, codec: Codec, watched: frozenset[str]) -> li
         ]
         # In the order of the journal: a follower takes a lower number for something it has had.
         out += [("PUBLISH", watch_channel(partition, key), member) for partition, _, key, member in sorted(followed)]
+    return out
+
+
+def _replayed(batch: pa.RecordBatch, codec: Codec) -> list[Command]:
+    """Take letters that were replayed out of their list, and put back, with the new reason, those refused again."""
+    out: list[Command] = []
+    for row, letter_id, letter in marked(batch):
+        key, at = history_key(row["partition"], row["key"]), place(row["event_time"], letter_id)
+        out.append(("ZREMRANGEBYLEX", key, b"[" + at + b"\0", b"(" + at + b"\1"))
+        if letter is not None:
+            out.append(("ZADD", key, b"0", *members(letter, codec)))
     return out
 
 

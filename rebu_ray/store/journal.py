@@ -7,7 +7,8 @@ A segment is a row of frames; a frame is one group commit:
 
 The header (msgpack) says which rows of which partitions the payload (Arrow, `WIRE`, in zstd) holds, and with
 which sequence numbers. A segment that ends inside a frame was torn by a crash before its acknowledgement: the
-torn bytes are dropped. A damaged frame with sound ones behind it is damage, and raises.
+torn bytes are dropped. A damaged frame with sound ones behind it is damage, and raises; `quarantine.py` is the way
+out of that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
@@ -26,7 +27,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import zstandard
 
+from rebu_ray.store.conditional import creator
 from rebu_ray.store.rows import decode, with_seq
+from rebu_ray.store.tally import Entry
 
 FORMAT: Final = 2
 _LEVEL: Final = -5
@@ -56,6 +59,8 @@ class Span(msgspec.Struct, array_like=True):
     partition: int
     first_seq: int
     count: int
+    tallies: list[Entry] | None = None
+    """What came in with these rows; None in frames from before there were tallies."""
 
 
 class Header(msgspec.Struct):
@@ -110,17 +115,27 @@ def pack(header: Header, payload: bytes) -> bytes:
 
 def unpack(data: bytes, where: str = "segment") -> Iterator[Frame]:
     """The frames of a segment's bytes; a torn end is left out. Raises JournalCorrupt for damage before the end."""
+    for at, end, frame in stretches(data):
+        if frame is not None:
+            yield frame
+        elif end < len(data):
+            raise JournalCorrupt(
+                f"{where}: damaged frame at byte {at}; sound data follows at byte {end}: `rebu journal quarantine "
+                f"{where}` sets the segment aside and keeps what of it can be read"
+            )
+
+
+def stretches(data: bytes) -> Iterator[tuple[int, int, Frame | None]]:
+    """All of a segment's bytes as (start, end, frame), None where no sound frame lies there."""
     at = 0
     while at < len(data):
         frame, end = _frame(data, at)
         if frame is None:
-            following = data.find(_MAGIC, at + 1)
-            while following != -1:
-                if _frame(data, following)[0] is not None:
-                    raise JournalCorrupt(f"{where}: damaged frame at byte {at}; sound data follows at byte {following}")
-                following = data.find(_MAGIC, following + 1)
-            return
-        yield frame
+            end = data.find(_MAGIC, at + 1)
+            while end != -1 and _frame(data, end)[0] is None:
+                end = data.find(_MAGIC, end + 1)
+            end = len(data) if end == -1 else end
+        yield at, end, frame
         at = end
 
 
@@ -163,6 +178,12 @@ class Journal(Protocol):
     def remove(self, segment: SegmentName) -> None:
         """Remove a segment whose rows are all in the lake."""
 
+    def replace(self, segment: SegmentName, data: bytes) -> str:
+        """Set a segment aside, under a name that nobody reads, and have `data` in its place; where it is now."""
+
+    def epoch(self, slot: int) -> int:
+        """The newest epoch of a slot, 0 where there is none."""
+
     def slots(self) -> set[int]:
         """Every slot that ever had an owner here."""
 
@@ -201,11 +222,15 @@ class DirectoryJournal:
             if name.slot == slot and name.epoch < epoch:
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile: all of it is in the lake
                     sizes[str(name)] = os.path.getsize(self._path(name))
-        fence = self._path(f"{slot:03d}-{epoch:06d}.fence")
-        with open(fence + ".new", "wb") as file:
-            file.write(msgspec.msgpack.encode(sizes))
-            file.flush()
-            os.fsync(file.fileno())
+        fence = self._path(_fence_name(slot, epoch))
+        try:
+            with open(fence + ".new", "wb") as file:
+                file.write(msgspec.msgpack.encode(sizes))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.unlink(fence + ".new")  # each claim on a full disk would leave one
+            raise
         os.rename(fence + ".new", fence)
         self._sync_folder()
         return epoch
@@ -228,6 +253,8 @@ class DirectoryJournal:
             # be whole, so its sequence numbers must not be given out again by this owner.
             try:
                 os.ftruncate(file, size)
+                if not size:
+                    os.unlink(self._path(segment))  # each attempt on a full disk would leave one
             finally:
                 self.roll()
             raise JournalError(f"journal {self._folder}: {error.strerror}") from error
@@ -254,10 +281,25 @@ class DirectoryJournal:
         left = {n.epoch for n in self._names() if n.slot == segment.slot}
         for epoch in self._fences(segment.slot):
             if epoch < max(self._epochs(segment.slot), default=0) and not any(e < epoch for e in left):
-                os.unlink(self._path(f"{segment.slot:03d}-{epoch:06d}.fence"))
+                os.unlink(self._path(_fence_name(segment.slot, epoch)))
+
+    def replace(self, segment: SegmentName, data: bytes) -> str:
+        path = self._path(segment)
+        with open(path + ".new", "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside = _aside(path, os.path.exists)
+        os.link(path, aside)
+        os.replace(path + ".new", path)
+        self._sync_folder()
+        return aside
 
     def close(self) -> None:
         self.roll()
+
+    def epoch(self, slot: int) -> int:
+        return max(self._epochs(slot), default=0)
 
     def slots(self) -> set[int]:
         """Every slot that ever had an owner here."""
@@ -278,7 +320,7 @@ class DirectoryJournal:
         later = [epoch for epoch in self._fences(segment.slot) if epoch > segment.epoch]
         if not later:
             return None
-        with open(self._path(f"{segment.slot:03d}-{min(later):06d}.fence"), "rb") as file:
+        with open(self._path(_fence_name(segment.slot, min(later))), "rb") as file:
             return msgspec.msgpack.decode(file.read(), type=dict[str, int]).get(str(segment), 0)
 
     def _names(self) -> list[SegmentName]:
@@ -294,7 +336,7 @@ class DirectoryJournal:
         return os.path.join(self._folder, str(name))
 
     def _epoch_path(self, slot: int, epoch: int) -> str:
-        return self._path(f"{slot:03d}-{epoch:06d}.epoch")
+        return self._path(_epoch_name(slot, epoch))
 
     def _create(self, path: str) -> bool:
         try:
@@ -313,18 +355,31 @@ class DirectoryJournal:
 
 
 class ObjectJournal:
-    """Segments as objects of a store that `pyarrow.fs` reaches: a frame an object, durable when the put returns."""
+    """Segments as objects of a store that `pyarrow.fs` reaches: a frame an object, durable when the put returns.
+
+    An epoch is an object that only one claimant can create, one after the other without a gap, and stays for ever: so
+    an owner asks for the next one alone to learn that it is stale.
+    """
 
     def __init__(self, uri: str) -> None:
         self._fs, self._root = pafs.FileSystem.from_uri(uri)
         self._fs.create_dir(self._root, recursive=True)
+        self._create = creator(uri, self._fs, self._root)
         self._number = 0
+        self._fences: list[tuple[int, int]] | None = None
 
     def claim(self, slot: int) -> int:
         epoch = max(self._epochs(slot), default=0) + 1
-        self._put(f"{slot:03d}-{epoch:06d}.epoch", b"")
-        names = {str(n): 1 for n in self.segments() if n.slot == slot and n.epoch < epoch}
-        self._put(f"{slot:03d}-{epoch:06d}.fence", msgspec.msgpack.encode(names))
+        while not self._create(_epoch_name(slot, epoch)):
+            epoch += 1
+        segments = self.segments()
+        names = {str(n): 1 for n in segments if n.slot == slot and n.epoch < epoch}
+        self._put(_fence_name(slot, epoch), msgspec.msgpack.encode(names))
+        for theirs, fence in self._fences or ():
+            if theirs == slot and fence < epoch and not any(n.slot == slot and n.epoch < fence for n in segments):
+                with contextlib.suppress(FileNotFoundError):  # another claimant was quicker
+                    self._fs.delete_file(f"{self._root}/{_fence_name(slot, fence)}")
+        self._fences = None
         return epoch
 
     def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
@@ -333,11 +388,13 @@ class ObjectJournal:
         try:
             self._put(str(name), frame)
         except OSError as error:
-            # The store may have taken it all the same; its sequence numbers are given out again.
-            with contextlib.suppress(OSError):
+            # The store may have taken it all the same, and its sequence numbers are given out again. Where it
+            # cannot be deleted either, that is no JournalError: this owner must leave.
+            with contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(f"{self._root}/{name}")
             raise JournalError(f"journal {self._root}: {error}") from error
-        if max(self._epochs(slot), default=epoch) > epoch:
+        # Looked at after the put: an owner that claims later lists what this one has just made durable.
+        if self._fs.get_file_info(f"{self._root}/{_epoch_name(slot, epoch + 1)}").type != pafs.FileType.NotFound:
             raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")
         return name
 
@@ -345,19 +402,37 @@ class ObjectJournal:
         """Every object is sealed already."""
 
     def segments(self) -> list[SegmentName]:
-        names = [n for n in map(SegmentName.parse, self._names()) if n]
-        return sorted(names, key=lambda n: (n.epoch, n.slot, n.number))
+        names = self._names()
+        # What is listed here was there before any fence that comes later: these fences are enough to read it.
+        self._fences = [(int(m[1]), int(m[2])) for m in map(_FENCE.match, names) if m]
+        return sorted((n for n in map(SegmentName.parse, names) if n), key=lambda n: (n.epoch, n.slot, n.number))
 
     def read(self, segment: SegmentName) -> bytes:
-        later = [e for e in self._numbers(_FENCE, segment.slot) if e > segment.epoch]
+        if self._fences is None:
+            self.segments()
+        later = [epoch for slot, epoch in self._fences or () if slot == segment.slot and epoch > segment.epoch]
         if later:
-            fence = self._get(f"{segment.slot:03d}-{min(later):06d}.fence")
+            try:
+                fence = self._get(_fence_name(segment.slot, min(later)))
+            except FileNotFoundError:  # a later claim removed it: then all before it is in the lake, or fenced anew
+                self._fences = None
+                return self.read(segment)
             if str(segment) not in msgspec.msgpack.decode(fence, type=dict[str, int]):
                 return b""
         return self._get(str(segment))
 
     def remove(self, segment: SegmentName) -> None:
         self._fs.delete_file(f"{self._root}/{segment}")
+
+    def replace(self, segment: SegmentName, data: bytes) -> str:
+        names = set(self._names())
+        aside = _aside(str(segment), names.__contains__)
+        self._put(aside, self._get(str(segment)))
+        self._put(str(segment), data)
+        return f"{self._root}/{aside}"
+
+    def epoch(self, slot: int) -> int:
+        return max(self._epochs(slot), default=0)
 
     def slots(self) -> set[int]:
         """Every slot that ever had an owner here."""
@@ -370,10 +445,7 @@ class ObjectJournal:
         return [PurePosixPath(i.path).name for i in self._fs.get_file_info(pafs.FileSelector(self._root))]
 
     def _epochs(self, slot: int) -> list[int]:
-        return self._numbers(_EPOCH, slot)
-
-    def _numbers(self, pattern: re.Pattern[str], slot: int) -> list[int]:
-        return [int(m[2]) for m in map(pattern.match, self._names()) if m and int(m[1]) == slot]
+        return [int(m[2]) for m in map(_EPOCH.match, self._names()) if m and int(m[1]) == slot]
 
     def _put(self, name: str, data: bytes) -> None:
         with self._fs.open_output_stream(f"{self._root}/{name}") as out:
@@ -382,3 +454,19 @@ class ObjectJournal:
     def _get(self, name: str) -> bytes:
         with self._fs.open_input_stream(f"{self._root}/{name}") as file:
             return bytes(file.read())
+
+
+def _epoch_name(slot: int, epoch: int) -> str:
+    return f"{slot:03d}-{epoch:06d}.epoch"
+
+
+def _fence_name(slot: int, epoch: int) -> str:
+    return f"{slot:03d}-{epoch:06d}.fence"
+
+
+def _aside(name: str, exists: Callable[[str], bool]) -> str:
+    """A name for what is set aside, of which there may be some already."""
+    number = 1
+    while exists(f"{name}.damaged-{number}"):
+        number += 1
+    return f"{name}.damaged-{number}"

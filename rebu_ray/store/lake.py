@@ -2,6 +2,7 @@
 
     partition=0007/{first_seq}-{last_seq}-{version}.parquet         rows of `ROWS`, sorted by (key, event time, id)
     partition=0007/rides-{first_seq}-{last_seq}-{version}.parquet   documents of rides, as ride_table.py has them
+    partition=0007/tallies-{version}.parquet                        what came in, as tally.py counts it
     partition=0007/manifest-{version}.msgpack                       which files count, and up to which seq
 
 Only the owner of a partition commits its manifests; a file that no manifest names does not exist. A
@@ -10,6 +11,7 @@ manifest is written beside the last one, whole, and the highest version wins.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -23,8 +25,10 @@ import pyarrow.parquet as pq
 
 from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
 from rebu_ray.store.member import place, place_time
+from rebu_ray.store.replays import apart, resolved
 from rebu_ray.store.ride_table import RIDES
 from rebu_ray.store.rows import ROWS
+from rebu_ray.store.tally import TALLIES
 
 FORMAT: Final = 1
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
@@ -34,7 +38,7 @@ _RIDE_ROW_GROUP: Final = 1024
 """Small: a list of rides holds a row group of every file at the same time of day at once."""
 _DICTIONARIES: Final = ("key", "kind", "name", "source", "user_id", "matched_by")
 _RIDE_DICTIONARIES: Final = ("key", "kind", "source", "user_id", "status", "city", "driver_id", "cause")
-_SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER)])
+_SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER, Kind.REPLAYED)])
 """What a page shows; the rest of a stream's rows steer the platform."""
 
 
@@ -56,6 +60,13 @@ class DataFile(msgspec.Struct, frozen=True):
     max_received_at: int
 
 
+class TallyFile(msgspec.Struct, frozen=True):
+    """A file of tallies of one partition."""
+
+    name: str
+    rows: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The files of a partition that count; every row up to `covered_seq` is in one of them."""
 
@@ -66,6 +77,10 @@ class Manifest(msgspec.Struct, frozen=True):
     """Rows of every kind but documents of rides."""
     rides: tuple[DataFile, ...] = ()
     """Documents of rides."""
+    tallies: tuple[TallyFile, ...] | None = None
+    """What came in of all that is covered; None where a version without tallies wrote it."""
+    erased: str = ""
+    """The digest of the tombstones whose rows are in none of the files."""
 
 
 class Lake:
@@ -122,18 +137,23 @@ class Lake:
         name = f"{prefix}{seq['min']:012d}-{seq['max']:012d}-{version:010d}.parquet"
         self._fs.create_dir(self.folder(partition), recursive=True)
         path = f"{self.folder(partition)}/{name}"
-        with pq.ParquetWriter(
-            path,
-            table.schema,
-            filesystem=self._fs,
-            compression="zstd",
-            use_dictionary=list(dictionaries),
-            write_statistics=True,
-        ) as writer:
-            for part in parts:
-                if part.num_rows:
-                    writer.write_table(part, row_group)
-        self._make_durable(path)
+        try:
+            with pq.ParquetWriter(
+                path,
+                table.schema,
+                filesystem=self._fs,
+                compression="zstd",
+                use_dictionary=list(dictionaries),
+                write_statistics=True,
+            ) as writer:
+                for part in parts:
+                    if part.num_rows:
+                        writer.write_table(part, row_group)
+            self._make_durable(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # on a full disk, room for the next attempt
+                self._fs.delete_file(path)
+            raise
         return DataFile(
             name=name,
             rows=table.num_rows,
@@ -153,14 +173,24 @@ class Lake:
         files: Sequence[DataFile],
         covered_seq: int,
         rides: Sequence[DataFile] = (),
+        tallies: tuple[TallyFile, ...] | None = None,
+        erased: str | None = None,
     ) -> Manifest:
         """Make `files` and `rides` the partition's, covering the journal up to `covered_seq`. Only for its owner.
+        Tallies stay as they were where none are given. Where `erased` is, no earlier manifest is kept.
 
         Durable when it returns. Raises LakeError where somebody else has committed since `before`.
         """
         if max(self._versions(partition), default=0) != before.version:
             raise LakeError(f"partition {partition} has a later manifest than version {before.version}")
-        after = Manifest(version=before.version + 1, covered_seq=covered_seq, files=tuple(files), rides=tuple(rides))
+        after = Manifest(
+            version=before.version + 1,
+            covered_seq=covered_seq,
+            files=tuple(files),
+            rides=tuple(rides),
+            tallies=before.tallies if tallies is None else tallies,
+            erased=before.erased if erased is None else erased,
+        )
         self._fs.create_dir(self.folder(partition), recursive=True)
         path = self._manifest_path(partition, after.version)
         with self._fs.open_output_stream(path + ".new") as out:
@@ -168,14 +198,37 @@ class Lake:
         self._make_durable(path + ".new")
         self._fs.move(path + ".new", path)
         self._make_durable(self.folder(partition))
-        for version in self._versions(partition)[:-_KEPT_MANIFESTS]:
+        for version in self._versions(partition)[: -(_KEPT_MANIFESTS if erased is None else 1)]:
             self._fs.delete_file(self._manifest_path(partition, version))
         return after
 
-    def remove(self, partition: int, files: Sequence[DataFile]) -> None:
+    def remove(self, partition: int, files: Sequence[DataFile | TallyFile]) -> None:
         """Delete files that no manifest names any more."""
         for file in files:
-            self._fs.delete_file(f"{self.folder(partition)}/{file.name}")
+            with contextlib.suppress(FileNotFoundError):  # an erasure was quicker
+                self._fs.delete_file(f"{self.folder(partition)}/{file.name}")
+
+    def remove_unnamed(self, partition: int, manifest: Manifest) -> None:
+        """Delete every Parquet file that a partition's newest manifest does not name. Only for its owner."""
+        named = {file.name for file in (*manifest.files, *manifest.rides)}
+        named |= {file.name for file in manifest.tallies or ()}
+        selector = pafs.FileSelector(self.folder(partition), allow_not_found=True)
+        for info in self._fs.get_file_info(selector):
+            if info.base_name.endswith(".parquet") and info.base_name not in named:
+                self._fs.delete_file(info.path)
+
+    def write_tallies(self, partition: int, tallies: pa.Table, version: int) -> TallyFile:
+        """Write tallies as one file, which counts once manifest `version` names it."""
+        self._fs.create_dir(self.folder(partition), recursive=True)
+        name = f"tallies-{version:010d}.parquet"
+        pq.write_table(tallies, f"{self.folder(partition)}/{name}", filesystem=self._fs, compression="zstd")
+        self._make_durable(f"{self.folder(partition)}/{name}")
+        return TallyFile(name, tallies.num_rows)
+
+    def read_tallies(self, partition: int, files: Sequence[TallyFile]) -> list[pa.Table]:
+        """The tallies of files, one table each."""
+        paths = [f"{self.folder(partition)}/{file.name}" for file in files]
+        return [pq.read_table(path, filesystem=self._fs, columns=TALLIES.names) for path in paths]
 
     def read(self, partition: int, files: Sequence[DataFile], columns: list[str] | None = None) -> pa.Table:
         """The rows of files, whole, as `ROWS`; of ride files other columns can be asked for as well."""
@@ -186,6 +239,10 @@ class Lake:
         if not tables:
             return pa.schema([RIDES.field(c) for c in columns]).empty_table()
         return pa.concat_tables(tables)
+
+    def info(self, partition: int, file: DataFile) -> pafs.FileInfo:
+        """What the store says of a file: size, time of change, whether it is there."""
+        return self._fs.get_file_info(f"{self.folder(partition)}/{file.name}")
 
     def open(self, partition: int, file: DataFile, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
         """A file, to read parts of it; its metadata need not be read again where they are known."""
@@ -214,7 +271,7 @@ class Lake:
                 if (bounds := _bounds(parquet, i, key, first, last)) is not None
             ]
         groups.sort(key=lambda g: g[0][1] if descending else g[0][0], reverse=descending)
-        found = ROWS.empty_table()
+        found = marks = ROWS.empty_table()
         for n, (_, parquet, i) in enumerate(groups):
             rows = parquet.read_row_group(i)
             rows = rows.filter(
@@ -223,7 +280,9 @@ class Lake:
                     pc.and_(pc.greater_equal(rows["event_time"], first), pc.less_equal(rows["event_time"], last)),
                 )
             )
-            found = _within(pa.concat_tables([found, rows.cast(ROWS)]), low, high, descending)
+            rows, more = apart(rows.cast(ROWS))
+            marks = pa.concat_tables([marks, more])
+            found = resolved(_within(pa.concat_tables([found, rows]), low, high, descending), marks)
             if found.num_rows >= limit and n + 1 < len(groups):
                 edge = found["event_time"][limit - 1].as_py()
                 following = groups[n + 1][0]

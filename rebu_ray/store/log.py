@@ -17,11 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, pack, unpack
+from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, StaleOwner, pack, unpack
 from rebu_ray.store.lake import Lake, Manifest
 from rebu_ray.store.rows import ROWS, encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
 from rebu_ray.store.sequence import in_sequence
+from rebu_ray.store.tally import Pending, as_table, tallied
+from rebu_ray.store.tally_files import add_tallies
+from rebu_ray.store.tombstones import Linked, none
 
 NEVER = 2**62
 """A time (ms) after every other."""
@@ -32,11 +35,19 @@ class NotOwner(Exception):
 
 
 class Commit(NamedTuple):
-    """What became of a batch: which of its rows are new, those as `ROWS`, and where their partitions stand."""
+    """What became of a batch: which of its rows are new, those as `ROWS`, where their partitions stand, and which
+    rows are of somebody erased.
+    """
 
     new: npt.NDArray[np.bool_]
     rows: pa.RecordBatch
     positions: dict[int, int]
+    suppressed: npt.NDArray[np.bool_]
+
+    @property
+    def verdicts(self) -> bytes:
+        """One byte a row: 1 stored, 0 duplicate, 2 suppressed."""
+        return (self.new + 2 * self.suppressed.astype(np.uint8)).astype(np.uint8).tobytes()
 
 
 @dataclass
@@ -62,6 +73,11 @@ class ShardLog:
         self.manifests: dict[int, Manifest] = {}
         self.last_seq: dict[int, int] = {}
         self._segments: dict[SegmentName, _Held] = {}
+        self.pending = Pending()
+        self.tombstones = none()
+        """Who is erased: nothing of theirs comes in, nor out."""
+        self.linked: Linked | None = None
+        """See `Tombstones.dead`."""
 
     def recover(self, now: int, recent_ms: int) -> list[pa.RecordBatch]:
         """Claim the slot and learn what happened before; the rows received since `now - recent_ms`, as `ROWS`."""
@@ -75,7 +91,7 @@ class ShardLog:
             self._note(segment, batch)
             for day, prints in _by_day(batch["received_at"], batch["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
-            fresh = batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms))
+            fresh = self.tombstones.keep(batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms)))
             if fresh.num_rows:
                 recent.append(fresh)
         for segment in self._journal.segments():
@@ -94,28 +110,37 @@ class ShardLog:
         if not touched <= self.partitions:
             raise NotOwner(f"slot {self.slot} does not own partitions {sorted(touched - self.partitions)}")
         prints = batch["fingerprint"].to_numpy()
-        new = self.seen.add(prints, now)
+        suppressed = self.tombstones.dead(batch, self.linked)
+        if suppressed.any():
+            new = ~suppressed
+            new[new] = self.seen.add(prints[new], now)
+        else:
+            new = self.seen.add(prints, now)
         kept = np.flatnonzero(new)
         kept = kept[np.argsort(partitions[kept], kind="stable")]
         rows = batch.take(pa.array(kept))
-        spans = [
-            Span(partition, self.last_seq[partition] + 1, count)
-            for partition, count in enumerate(np.bincount(partitions[kept]).tolist())
-            if count
-        ]
-        if spans:
+        tallies = tallied(batch, new, suppressed)
+        counts = [(p, count) for p, count in enumerate(np.bincount(partitions[kept]).tolist()) if count]
+        if counts:
+            # Duplicates that came alone are counted with the next rows of their partition.
+            waiting = self.pending.take([p for p, _ in counts])
+            spans = [
+                Span(p, self.last_seq[p] + 1, count, [*tallies.pop(p, ()), *waiting.get(p, ())]) for p, count in counts
+            ]
             header = Header(v=FORMAT, epoch=self.epoch, committed_at=now, spans=spans)
             try:
                 segment = self._journal.append(self.slot, self.epoch, pack(header, encode(rows)))
             except Exception:
                 self.seen.discard(prints[new])
+                self.pending.add(waiting)
                 raise
             seqs = np.concatenate([np.arange(s.first_seq, s.first_seq + s.count, dtype=np.int64) for s in spans])
             done = with_seq(rows, pa.array(seqs))
             self._note(segment, done)
         else:
             done = with_seq(rows, pa.array([], pa.int64()))
-        return Commit(new, done, {p: self.last_seq[p] for p in touched})
+        self.pending.add(tallies)
+        return Commit(new, done, {p: self.last_seq[p] for p in touched}, suppressed)
 
     def since(self, positions: dict[int, int]) -> Iterator[pa.RecordBatch]:
         """The rows after the given sequence numbers, from lake and journal, those of each partition in sequence.
@@ -124,7 +149,7 @@ class ShardLog:
         """
         for partition, seq in positions.items():
             for table in in_sequence(self._lake, partition, self.manifests[partition], seq):
-                yield from table.to_batches(max_chunksize=10_000)
+                yield from self.tombstones.keep(table).to_batches(max_chunksize=10_000)
         for _, batch in self._tail():
             wanted = [
                 pc.and_(pc.equal(batch["partition"], p), pc.greater(batch["seq"], s)) for p, s in positions.items()
@@ -132,7 +157,7 @@ class ShardLog:
             mask = wanted[0]
             for more in wanted[1:]:
                 mask = pc.or_(mask, more)
-            rows = batch.filter(mask)
+            rows = self.tombstones.keep(batch.filter(mask))
             if rows.num_rows:
                 yield rows
 
@@ -146,6 +171,28 @@ class ShardLog:
         self.manifests.update(manifests)
         for segment in segments:
             self._remove_covered(segment, self._segments.pop(segment))
+
+    def settle(self) -> None:
+        """Have the tallies that wait for rows of their partition in the lake.
+
+        Raises StaleOwner, LakeError or OSError; what is not written then goes on waiting.
+        """
+        if not self.pending:
+            return
+        if self._journal.epoch(self.slot) != self.epoch:
+            raise StaleOwner(f"slot {self.slot} has a later owner than epoch {self.epoch}")
+        waiting = self.pending.take(self.partitions)
+        try:
+            for partition in sorted(waiting):
+                manifest = self.manifests[partition]
+                tallies, merged = add_tallies(self._lake, partition, manifest, [as_table(waiting[partition])])
+                self.manifests[partition] = self._lake.commit(
+                    partition, manifest, manifest.files, manifest.covered_seq, manifest.rides, tallies
+                )
+                del waiting[partition]
+                self._lake.remove(partition, merged)
+        finally:
+            self.pending.add(waiting)
 
     @property
     def unflushed_bytes(self) -> int:
@@ -162,7 +209,11 @@ class ShardLog:
         return min((held.oldest_event.get(partition, NEVER) for held in tuple(self._segments.values())), default=NEVER)
 
     def close(self) -> None:
-        self._journal.close()
+        try:
+            with contextlib.suppress(StaleOwner):
+                self.settle()
+        finally:
+            self._journal.close()
 
     def _remove_covered(self, segment: SegmentName, held: _Held) -> None:
         """Remove a segment, unless it holds rows that the lake does not."""
@@ -253,7 +304,7 @@ class ShardLog:
             fresh = table.filter(
                 pc.and_(pc.greater_equal(table["received_at"], now - recent_ms), pc.starts_with(table["key"], "r:"))
             )
-            yield from fresh.sort_by("seq").to_batches()  # who bound a request first still counts
+            yield from self.tombstones.keep(fresh).sort_by("seq").to_batches()  # who bound a request first still counts
 
 
 def _by_day(received: pa.Array, prints: pa.Array) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:

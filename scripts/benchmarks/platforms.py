@@ -219,13 +219,14 @@ class RebuUnderTest(Platform):
 
     name = "Rebu"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self.program: Program | None = None
+        self._settings = settings
 
     def start(self) -> None:
         data = self.folder / "data"
         command: list[str | Path] = [BIN / "rebu", "up", "--data-dir", data, "--port", str(free_port())]
-        self.program = Program(command, self.folder / "log")
+        self.program = Program(command, self.folder / "log", self._settings)
         line = self.program.wait_for("Rebu is ready at http://")
         host, _, port = line.split("http://")[1].split()[0].strip("/").rpartition(":")
         self.address = (host, int(port))

@@ -34,6 +34,8 @@ Scene = Callable[[httpx.AsyncClient], Awaitable[Answer]]
 class FakeIntake:
     """Takes everything, or fails; keeps what it was given."""
 
+    wait_s = 0.0
+
     def __init__(self, failure: Exception | None = None, world: World | None = None) -> None:
         self.failure = failure
         self.world = world
@@ -91,7 +93,7 @@ class Backends:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    async def ask(self, method: str) -> Any:
+    async def ask(self, method: str, *args: Any) -> Any:
         self.asked.append(method)
         if method == "flush" and self.world is not None:
             self.world.flush()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebu_ray.access import query
+from rebu_ray.access import query, rides_table
 from rebu_ray.access.tape import END, START, Filter, after
 from rebu_ray.records import MAX_TIME_MS, BadRequest
 from rebu_ray.store.member import KIND_CODES, SOURCE_CODES, place, time_place
@@ -123,3 +123,32 @@ def test_a_cursor_of_another_query_is_refused(
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     cursors = query.Cursors("history", "ada")
     assert refusal(lambda p: cursors.narrow(p["c"], START, END, True), {"c": text}) == (400, "invalid_cursor")
+
+
+QUESTIONS: list[Ask] = [
+    query.limit,
+    query.descending,
+    query.bounds,
+    query.filters,
+    query.sources,
+    rides_table.wanted,
+    lambda params: query.known(params, ("limit", "since")),
+    lambda params: query.Cursors("q").narrow(params.get("cursor"), START, END, True),
+]
+NAMES = (
+    "limit", "order", "since", "until", "kind", "name", "source", "cursor", "status", "city", "cause", "premature",
+    "has_messages", "min_errors", "user_id", "driver_id", "other",
+)  # fmt: skip
+hostile = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    ["", "\0", ",", ",,", "9" * 5000, "-0", "1e999", "NaN", "²", "true,false", "2026-13-01T00:00:00Z", "T", "A" * 4000]
+)
+
+
+@settings(seeded, max_examples=300)
+@given(st.dictionaries(st.sampled_from(NAMES), hostile, max_size=6))
+def test_whatever_is_asked_is_understood_or_refused_with_a_reason(params: dict[str, str]) -> None:
+    for ask in QUESTIONS:
+        try:
+            ask(params)
+        except BadRequest as refused:  # anything else would be an answer of 500
+            assert (refused.status, bool(refused.message)) == (400, True)  # noqa: PT017

@@ -247,6 +247,17 @@ def test_who_cannot_be_served_is_told_when_to_come_back(
     assert response.headers["retry-after"] == "7"
 
 
+@pytest.mark.parametrize("path", BODIES)
+def test_an_overloaded_platform_refuses_before_it_reads(path: str) -> None:
+    """What is sent is no JSON: nobody looks."""
+    backends = Backends()
+    backends.intake.wait_s = 3.2
+    response = write(backends, path, headers=WRITE, content=b"{nonsense")
+    assert refused(response) == (429, "overloaded")
+    assert response.headers["retry-after"] == "4"
+    assert backends.intake.taken == []
+
+
 def test_what_should_not_happen_is_an_answer_too() -> None:
     backends = Backends(FakeIntake(RuntimeError("odd")))
     response = write(backends, "/v1/track", headers=WRITE, json=EVENT)

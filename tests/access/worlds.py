@@ -13,9 +13,14 @@ from rebu_ray.access.cold import LakeReader
 from rebu_ray.access.history import Histories
 from rebu_ray.records import HISTORY_KINDS, Kind, Record
 from rebu_ray.store import facts
+from rebu_ray.store.forgetting import forget, names_in_rows, names_of
 from rebu_ray.store.index import Index, commands, position_commands
-from rebu_ray.store.lake import DataFile, Lake
+from rebu_ray.store.journal import open_journal
+from rebu_ray.store.lake import DataFile, Lake, TallyFile
 from rebu_ray.store.member import Codec, place
+from rebu_ray.store.rows import partition_of
+from rebu_ray.store.scrub import commit_scrubbed, scrub
+from rebu_ray.store.tombstones import Hashing, Tombstones
 from tests.conftest import Valkey
 from tests.records import NOW, routed
 from tests.store.disk import PARTITIONS, Disk, batch
@@ -33,7 +38,7 @@ class World:
         self.index = Index(valkey.url)
         self.log = self._disk.shard()
         self.index.set_positions(self.log.last_seq)
-        self._garbage: list[tuple[int, tuple[DataFile, ...]]] = []
+        self._garbage: list[tuple[int, tuple[DataFile | TallyFile, ...]]] = []
         self._streams: set[tuple[int, str]] = set()
         self.records: dict[tuple[str, str], Record] = {}
         """(stream, id) -> what was said first."""
@@ -81,6 +86,36 @@ class World:
             self.index.settle(partition, [stream], 0, FAR, NOW)
         for partition in range(PARTITIONS):
             self.index.evict(partition, self.log.flushed_below(partition), NOW)
+
+    def erase(self, user_id: str, erased_at: int = NOW) -> dict[str, int]:
+        """What coordinator and owner do to erase a person; how much the index had of them."""
+        lake, hashing, redis = Lake(self._disk.lake_uri), Hashing(b"a secret"), self.index.redis
+        names = names_of(redis, PARTITIONS, user_id)
+        own = partition_of(f"u:{user_id}", PARTITIONS)
+        names.add(names_in_rows(open_journal(self._disk.journal_uri), lake, own, user_id))
+        stones = [*self.log.tombstones.stones.values(), hashing.tombstone(names, erased_at, "admin", {})]
+        self.log.tombstones = Tombstones(hashing, stones)
+        counts = forget(redis, PARTITIONS, names)
+        self.flush()
+        self.scrub()
+        return counts
+
+    def scrub(self) -> int:
+        """Take the rows of the erased out of the lake; how many there were."""
+        lake, stones, gone = Lake(self._disk.lake_uri), self.log.tombstones, 0
+        for partition, manifest in sorted(self.log.manifests.items()):
+            outcome = scrub(lake, partition, manifest, stones)
+            self.log.flushed({partition: commit_scrubbed(lake, manifest, outcome, stones.digest)}, ())
+            gone += outcome.rows
+        return gone
+
+    def rebuild(self) -> None:
+        """Empty the index and fill it again from lake and journal."""
+        self.index.redis.flushall()
+        for rows in self.log.since(dict.fromkeys(range(PARTITIONS), 0)):
+            self.index.send(commands(rows, PARTITIONS, Codec()))
+            self.index.send(facts.commands(rows, PARTITIONS, Codec()))
+        self.index.set_positions(self.log.last_seq)
 
     def lake_reader(self) -> LakeReader:
         """A reader of its lake."""

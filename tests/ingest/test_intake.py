@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebu_ray.ingest import intake as intake_module
+from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.dialects.segment import parse_batch
 from rebu_ray.ingest.intake import Intake, Receipt, ShardGone, dead_letter
-from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing, spread
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source
@@ -240,8 +241,27 @@ def test_new_routing_is_asked_for_and_followed() -> None:
 def test_an_overloaded_shard_refuses_the_request_and_says_when_to_come_back() -> None:
     shards = Shards(spread(P, 1), ["overloaded"])
     refused = refusal(shards, [said("ada", "1")])
-    assert (refused.status, refused.code, refused.retry_after) == (429, "overloaded", 7)
+    assert (refused.status, refused.code, refused.retry_after) == (429, "overloaded", 8)
     assert shards.stored == {}
+
+
+def test_a_gateway_waits_where_every_shard_has_said_that_it_is_full() -> None:
+    parsed: Parsed = [said(f"user{n}", "1") for n in range(12)]
+
+    async def waits(*faults: Fault) -> list[float]:
+        shards = Shards(spread(P, 2), list(faults))
+        intake = Intake(shards.route, shards.call)
+        found = [intake.wait_s]
+        with contextlib.suppress(BadRequest):
+            await intake.store(Source.APP_EVENTS, parsed, NOW)
+        found.append(intake.wait_s)
+        await intake.store(Source.APP_EVENTS, parsed, NOW)
+        return [*found, intake.wait_s]
+
+    before, between, after = asyncio.run(waits("overloaded", "overloaded", "overloaded", "overloaded"))
+    assert (before, after) == (0.0, 0.0)
+    assert 7.0 < between <= 7.4
+    assert asyncio.run(waits(None, "overloaded")) == [0.0, 0.0, 0.0]
 
 
 def test_a_request_is_refused_as_overloaded_only_where_nothing_of_it_was_stored() -> None:

@@ -50,13 +50,15 @@ class Disk:
 
     def write(self, log: ShardLog, segments: list[SegmentName]) -> list[Flushed]:
         """What the task of a flush does."""
-        return flush(open_journal(self.journal_uri), Lake(self.lake_uri), segments, log.manifests)
+        return flush(open_journal(self.journal_uri), Lake(self.lake_uri), segments, log.manifests, log.tombstones)
 
     def commit(self, log: ShardLog, results: list[Flushed]) -> dict[int, Manifest]:
         """Make it count."""
         lake = Lake(self.lake_uri)
         return {
-            r.partition: lake.commit(r.partition, log.manifests[r.partition], r.files, r.covered_seq, r.rides)
+            r.partition: lake.commit(
+                r.partition, log.manifests[r.partition], r.files, r.covered_seq, r.rides, r.tallies
+            )
             for r in results
         }
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.appdb.puller import Puller
 from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import Intake, ShardGone
-from rebu_ray.ingest.owner import Appended
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.records import BadRequest, Parsed, Source
 from rebu_ray.settings import Settings

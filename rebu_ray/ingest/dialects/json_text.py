@@ -178,7 +178,7 @@ def _is_nearly_json(raw: bytes) -> bool:
 
 
 def _depth(raw: bytes) -> int:
-    return max(depth for depth, _ in _levels(raw, 0))
+    return max((depth for depth, _ in _levels(raw, 0)), default=0)
 
 
 def _mended_array(body: bytes) -> list[bytes]:

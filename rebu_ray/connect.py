@@ -1,0 +1,30 @@
+"""How a command finds the platform that it is about."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rebu_ray import settings as config
+from rebu_ray.client import Rebu
+from rebu_ray.keys import load_keys
+from rebu_ray.platform.running import NotRunning, find
+
+DataDir = Annotated[str | None, typer.Option(help="The platform's data dir (REBU_DATA_DIR, else .rebu).")]
+Url = Annotated[str | None, typer.Option(help="A platform elsewhere (REBU_URL).")]
+Key = Annotated[str | None, typer.Option(help="The key for it (REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY).")]
+
+
+def client(url: str | None, key: str | None, data_dir: str | None, timeout: float = 60.0) -> Rebu:
+    """The platform that a command is about: at --url, at REBU_URL, or where the data dir says. Raises NotRunning."""
+    settings = config.load(data_dir=data_dir)
+    there = url or ("" if data_dir else config.client_url())
+    known = key or settings.admin_key or settings.read_key or settings.write_key
+    if there:
+        if not known:
+            raise NotRunning(f"no key for {there}: give --key, or set REBU_ADMIN_KEY, REBU_READ_KEY or REBU_WRITE_KEY")
+        return Rebu(there, known, timeout)
+    running = find(settings.data_dir)
+    own = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
+    return Rebu(running.url, key or own.admin, timeout)

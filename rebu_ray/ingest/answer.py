@@ -1,0 +1,47 @@
+"""What a shard answers to a batch, and the calls that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from rebu_ray.store.log import Commit
+
+
+class Appended(NamedTuple):
+    """What a shard answers to a batch."""
+
+    status: str
+    """ok, or why nothing of the batch was stored: not_owner, overloaded, unavailable."""
+    new: bytes = b""
+    """One byte a row: 1 stored, 0 duplicate, 2 suppressed: of somebody who was erased."""
+    positions: dict[int, int] | None = None
+    """Sequence number per partition at which the whole batch is visible."""
+    detail: str = ""
+    retry_after: float = 0.0
+
+
+class Call(NamedTuple):
+    """A batch whose sender waits."""
+
+    batch: pa.RecordBatch
+    answer: asyncio.Future[Appended]
+
+
+def answer(group: list[Call], commit: Commit) -> None:
+    """Tell each of the calls that were committed together what became of its rows."""
+    verdicts = commit.verdicts
+    start = 0
+    for call in group:
+        end = start + call.batch.num_rows
+        if not call.answer.done():
+            positions = {p: commit.positions[p] for p in partitions_of(call.batch)}
+            call.answer.set_result(Appended("ok", verdicts[start:end], positions))
+        start = end
+
+
+def partitions_of(batch: pa.RecordBatch) -> set[int]:
+    """The partitions that a batch is for."""
+    return set(batch["partition"].to_numpy().tolist())

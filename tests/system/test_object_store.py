@@ -1,0 +1,102 @@
+"""Journal and lake in an object store, behind the same promises: S3's protocol, over loopback."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rebu_ray.store.journal import JournalError, ObjectJournal, StaleOwner, open_journal
+from rebu_ray.store.quarantine import quarantine
+from tests.s3 import CREDENTIALS, Store, object_store
+from tests.system.load import Load
+from tests.system.running import Item, Running, await_true, ids, kill, processes_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+NOW = time.time_ns() // 1_000_000
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with object_store() as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def remote(store: Store) -> Iterator[Running]:
+    """A platform that keeps nothing but keys and Redis' snapshot in its data dir."""
+    with tempfile.TemporaryDirectory(prefix="rebu-remote-", ignore_cleanup_errors=True) as folder:
+        uris = {"REBU_JOURNAL_URI": store.uri("platform/journal"), "REBU_LAKE_URI": store.uri("platform/lake")}
+        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="5", **uris, **CREDENTIALS)
+        try:
+            found.start("--shards", "2")
+            yield found
+            assert found.stop() == 0, found.said()
+            assert processes_of(found.data_dir) == []
+        finally:
+            found.clean_up()
+
+
+def event(record_id: str, user: str) -> Item:
+    return {"type": "track", "event": "Tapped", "messageId": record_id, "userId": user, "timestamp": NOW}
+
+
+def test_an_epoch_goes_to_one_claimant_alone(store: Store) -> None:
+    journals = [open_journal(store.uri("claims")) for _ in range(8)]
+    assert isinstance(journals[0], ObjectJournal)
+    with ThreadPoolExecutor(8) as pool:
+        epochs = [epoch for _ in range(3) for epoch in pool.map(lambda journal: journal.claim(0), journals)]
+    assert len(set(epochs)) == len(epochs) == 24
+    assert journals[0].slots() == {0}
+
+
+def test_a_stale_owner_is_refused_by_the_store(store: Store) -> None:
+    first, second = (open_journal(store.uri("stale")) for _ in range(2))
+    old = first.claim(0)
+    kept = first.append(0, old, b"kept")
+    new = second.claim(0)
+    with pytest.raises(StaleOwner):
+        first.append(0, old, b"late")
+    mine = second.append(0, new, b"mine")
+    found = {str(name): open_journal(store.uri("stale")).read(name) for name in second.segments()}
+    assert {found[str(kept)], found[str(mine)]} == {b"kept", b"mine"}
+    assert b"late" not in found.values()
+    newest = open_journal(store.uri("stale"))
+    newest.claim(0)
+    assert [newest.read(name) for name in (kept, mine)] == [b"kept", b"mine"]
+    with pytest.raises(JournalError, match="no segment"):
+        quarantine(newest, kept._replace(number=99))
+
+
+def test_it_keeps_everything_through_deaths_and_restarts(remote: Running) -> None:
+    with Load(remote, "s3") as load:
+        load.await_more(200)
+        remote.flush()
+        load.await_more(100)
+        before = remote.shard_pids()
+        kill(before[0])
+        load.await_more(100)
+        await_true(lambda: remote.shard_pids()[0] != before[0], "the shard to be there again")
+        load.await_more(100)
+        remote.kill_group()
+        remote.start("--shards", "2")
+        load.await_more(200)
+    load.check(remote)
+    assert not load.other, (load.answers, set(load.other))
+    remote.batch([event("s3-last", "s3-extra")])
+    assert remote.stop() == 0
+    assert not (remote.data_dir / "journal").exists()
+    assert not (remote.data_dir / "lake").exists()
+    remote.start("--shards", "3")
+    load.check(remote)
+    assert remote.batch([event("s3-last", "s3-extra")])["duplicate"] == 1
+    remote.flush()
+    assert "s3-last" in ids(remote.history("s3-extra"))
