@@ -364,8 +364,10 @@ class Owner:
             for p, position in found.items()
         }
         lacking = {p: seq for p, seq in done.items() if seq < self._log.last_seq[p]}
+        # From here on positions are only moved, never made: should Redis be emptied meanwhile, that shows.
+        self._index.set_positions(dict.fromkeys(rebuilt, 0), behind=True)
         if lacking:
-            self._index.set_positions(lacking, behind=True)
+            self._index.move_positions(lacking, behind=True)
             for batch in self._log.since(lacking):
                 self._index.send(commands(batch, self._routing.partitions, self._codec))
                 self._index.send(facts.commands(batch, self._routing.partitions, self._codec))
@@ -377,9 +379,9 @@ class Owner:
                     row["partition"]: row["seq_max"]
                     for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
                 }
-                self._index.set_positions({p: done[p] for p in lacking}, behind=True)
+                self._index.move_positions({p: done[p] for p in lacking}, behind=True)
         if not behind:
-            self._index.set_positions(done)
+            self._index.move_positions(done)
             self._indexed = done
         return rebuilt
 
