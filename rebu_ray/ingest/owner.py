@@ -380,8 +380,10 @@ class Owner:
         }
         ends = dict(self._log.last_seq)
         lacking = {p: seq for p, seq in done.items() if seq < ends[p]}
+        # From here on positions are only moved, never made: should Redis be emptied meanwhile, that shows.
+        self._index.set_positions(dict.fromkeys(rebuilt, 0), behind=True)
         if lacking:
-            self._index.set_positions(lacking, behind=True)
+            self._index.move_positions(lacking, behind=True)
             for batch in self._log.since(lacking):
                 self._index.send(commands(batch, self._routing.partitions, self._codec))
                 self._index.send(facts.commands(batch, self._routing.partitions, self._codec))
@@ -393,11 +395,11 @@ class Owner:
                     row["partition"]: row["seq_max"]
                     for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
                 }
-                self._index.set_positions({p: done[p] for p in lacking}, behind=True)
+                self._index.move_positions({p: done[p] for p in lacking}, behind=True)
             # The last rows may be of somebody erased, whom `since` leaves out.
             done |= {p: max(done[p], ends[p]) for p in lacking}
         if not behind:
-            self._index.set_positions(done)
+            self._index.move_positions(done)
             self._indexed = done
         return rebuilt
 

@@ -8,6 +8,7 @@ costs a repetition, and a repetition changes nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -33,6 +34,7 @@ PAUSE_SECONDS: Final = 0.02
 """How long a round waits for more of the same before it begins."""
 RETRY_SECONDS: Final = 0.5
 SAVE_SECONDS: Final = 1.0
+FAILED_SECONDS: Final = 300
 
 Append = Callable[[bytes], Awaitable[bool]]
 """Journal an encoded batch of documents; whether that could be done."""
@@ -66,6 +68,15 @@ class _Round:
         """Shards that still have something to do, this one included."""
 
 
+class _Cursor(msgspec.Struct):
+    """What is saved."""
+
+    done: dict[int, int] = msgspec.field(default_factory=dict)
+    """By partition, the sequence number up to which everything is done."""
+    failed: list[str] = msgspec.field(default_factory=list)
+    """Subjects that could not be computed: they are tried again now and then, and after a start."""
+
+
 class Processing:
     """The documents of one slot's partitions, on the event loop of its owner."""
 
@@ -83,13 +94,14 @@ class Processing:
         self._rounds: list[_Round] = []
         self._foreign: set[asyncio.Task[None]] = set()
         saved = cursors.load(self._cursor)
-        known = msgspec.json.decode(saved, type=dict[int, int]) if saved else {}
-        self._done = {partition: known.get(partition, 0) for partition in routing.owned_by(slot)}
+        known = msgspec.json.decode(saved, type=_Cursor) if saved else _Cursor()
+        self._done = {partition: known.done.get(partition, 0) for partition in routing.owned_by(slot)}
         """How far everything that rows touch is done."""
         self._seen = dict(self._done)
         """How far rows were looked at."""
-        self._saved = dict(self._done)
-        self._failed: dict[str, str] = {}
+        self._failed = dict.fromkeys(known.failed, "not tried since the last start")
+        self._saved = _Cursor(dict(self._done), sorted(self._failed))
+        self._try_failed()
         self._documents = 0
 
     @property
@@ -154,20 +166,27 @@ class Processing:
 
     async def save_loop(self) -> None:
         """Once a second, make the cursor durable where it moved."""
-        while True:
+        for second in itertools.count(1):
             await asyncio.sleep(SAVE_SECONDS)
             await self.save()
+            if second % FAILED_SECONDS == 0:
+                self._try_failed()
 
     async def save(self) -> None:
         """Make the cursor durable. Where that cannot be done now, a crash costs more repetition, and no more."""
-        if self._done != self._saved:
-            done = dict(self._done)
+        now = _Cursor(dict(self._done), sorted(self._failed))
+        if now != self._saved:
             try:
-                await asyncio.to_thread(self._cursors.save, self._cursor, msgspec.json.encode(done))
+                await asyncio.to_thread(self._cursors.save, self._cursor, msgspec.json.encode(now))
             except OSError as error:
                 log.warning("slot %d: the cursor of documents is not saved: %s", self._slot, error)
                 return
-            self._saved = done
+            self._saved = now
+
+    def _try_failed(self) -> None:
+        if self._failed:
+            self._touched.subjects |= self._failed.keys()
+            self._wake.set()
 
     async def _begin(self, found: Touched, current: _Round) -> set[str]:
         """The own subjects among those touched; the others are asked for where they are owned."""

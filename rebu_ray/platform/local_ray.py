@@ -7,6 +7,7 @@ every platform ports of its own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -81,6 +82,25 @@ def clear_leftovers(data_dir: str) -> int:
             continue
     psutil.wait_procs(left, timeout=10)
     return len(left)
+
+
+def workers() -> list[psutil.Process]:
+    """The workers of the Ray that this process has started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::"):
+                found.append(process)
+    return found
+
+
+def await_end(workers: list[psutil.Process]) -> None:
+    """Wait for workers whose Ray is gone: each notices by itself, a moment later. Ends those that do not."""
+    _, left = psutil.wait_procs(workers, timeout=10)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=10)
 
 
 def prepare(data_dir: str) -> Path:

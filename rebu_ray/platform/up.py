@@ -126,7 +126,9 @@ def _ray(data_dir: str) -> Iterator[None]:
             signal.signal(number, handler)
         yield
     finally:
+        workers = local_ray.workers() if folder is not None else []
         ray.shutdown()
+        local_ray.await_end(workers)
         if folder is not None:
             local_ray.keep_logs(folder, data_dir)
 

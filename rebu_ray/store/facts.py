@@ -204,6 +204,8 @@ def message_head(body: bytes) -> MessageHead:
 def taken_in(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The rows of a batch that `commands` has commands for."""
     wanted = pc.is_in(batch["kind"], value_set=_TAKEN_IN)
+    if not wanted.true_count:
+        return batch.slice(0, 0)
     return batch if wanted.true_count == batch.num_rows else batch.filter(wanted)
 
 

@@ -217,12 +217,12 @@ def _person(row: dict[str, Any], partitions: int) -> list[Command]:
     return out
 
 
-def position_commands(positions: dict[int, int]) -> list[Command]:
+def position_commands(positions: dict[int, int], behind: bool = False) -> list[Command]:
     """The commands that say how far partitions are indexed now; to be sent after the rows themselves.
 
     A partition without a position gets none: Redis has lost it, and a position would vouch for what is gone.
     """
-    return [("SET", position_key(p), position_value(seq), "XX") for p, seq in positions.items()]
+    return [("SET", position_key(p), position_value(seq, behind), "XX") for p, seq in positions.items()]
 
 
 def _traits(body: bytes) -> bytes:
@@ -291,6 +291,10 @@ class Index:
     def set_positions(self, positions: dict[int, int], behind: bool = False) -> None:
         """Say how far partitions are indexed, whatever was known of them before."""
         self.send([("SET", position_key(p), position_value(seq, behind)) for p, seq in positions.items()])
+
+    def move_positions(self, positions: dict[int, int], behind: bool = False) -> None:
+        """Say how far partitions are indexed now. Raises IndexEmptied where one has no position any more."""
+        self.send(position_commands(positions, behind))
 
     def clear(self, partition: int) -> None:
         """Remove the keys of a partition, its position first, so that no reader trusts what is left.

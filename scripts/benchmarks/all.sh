@@ -19,6 +19,9 @@ ask ingest-tuned ingest --peer tuned
 ask history-plain history --peer plain
 ask history-tuned history --peer tuned
 ask index_memory index_memory
+ask backfill backfill --rounds 2
+ask incremental incremental --rounds 3
+ask matching matching
 ask serve_proxy serve_proxy
 ask idle_cpu idle_cpu
 [ "${#failed[@]}" -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }

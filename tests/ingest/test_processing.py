@@ -95,7 +95,7 @@ class Shard:
     def saved(self) -> dict[int, int]:
         """The cursor as a new owner would find it."""
         data = Cursors(str(self._folder)).load("processed-000")
-        return {} if data is None else msgspec.json.decode(data, type=dict[int, int])
+        return {} if data is None else msgspec.convert(msgspec.json.decode(data)["done"], dict[int, int], strict=False)
 
 
 def document(subject: str) -> Routed:
@@ -240,6 +240,20 @@ def test_one_who_cannot_be_computed_is_reported_and_keeps_nobody_waiting(tmp_pat
     assert MINE[3] in played(tmp_path, scene).appended
 
 
+def test_one_who_could_not_be_computed_is_tried_again_after_a_start(tmp_path: Path) -> None:
+    async def before(shard: Shard) -> None:
+        shard.poison = {MINE[3]}
+        shard.processing.observe(errors(MINE[3]), {0: 7})
+        await until(lambda: shard.saved == {0: 7, 1: 0})
+
+    async def after(shard: Shard) -> None:
+        await until(lambda: shard.appended == [MINE[3]])
+        assert shard.processing.status()["uncomputed_subjects"] == 0
+
+    assert played(tmp_path, before).appended == []
+    played(tmp_path, after)
+
+
 def test_many_are_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing, "ROUND_SUBJECTS", 3)
 
@@ -300,7 +314,7 @@ def test_a_crash_before_the_cursor_was_saved_costs_a_repetition(tmp_path: Path) 
 
 
 def test_partitions_that_came_from_another_slot_are_looked_at_from_the_beginning(tmp_path: Path) -> None:
-    Cursors(str(tmp_path)).save("processed-000", msgspec.json.encode({1: 7, 3: 9}))
+    Cursors(str(tmp_path)).save("processed-000", msgspec.json.encode({"done": {1: 7, 3: 9}}))
     shard = asyncio.run(_made(tmp_path))
     assert shard.processing.unseen({0: 5, 1: 7}) == {0: 0}
 

@@ -263,6 +263,16 @@ def test_an_index_that_was_emptied_has_what_one_user_deleted_and_another_has_now
     assert path.served() == before
 
 
+@pytest.mark.parametrize("order", [range(P), range(P - 1, -1, -1)], ids=["one way", "the other way"])
+def test_a_message_that_moves_alone_leaves_its_ride_for_good(path: Path, order: range) -> None:
+    path.take(ride(), message(body=ABOUT_R1))
+    path.take(message(user_id=ELSEWHERE, body=ABOUT_R1, updated_at=NOW + 970_000))
+    assert (path.about(), path.messages_of("u:ada"), path.messages_of(f"u:{ELSEWHERE}")) == ({}, [], ["m1"])
+    before = path.served()
+    path.rebuild(order)
+    assert path.served() == before
+
+
 def test_a_ride_without_a_user_is_its_own_until_it_has_one(path: Path) -> None:
     path.take(ride(user_id=None), error("e1", NOW + 1), driver())
     found = path.ride()

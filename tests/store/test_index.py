@@ -280,6 +280,16 @@ def test_a_position_of_another_format_is_none() -> None:
     assert parse_position(b"999:12") is None
 
 
+def test_positions_are_moved_only_where_they_are(index: Index) -> None:
+    index.set_positions({0: 5, 1: 6})
+    index.move_positions({0: 7}, behind=True)
+    assert index.positions([0, 1]) == {0: Position(7, True), 1: Position(6, False)}
+    index.redis.flushall()
+    with pytest.raises(IndexEmptied):
+        index.move_positions({0: 8})
+    assert index.positions([0, 1]) == {0: None, 1: None}
+
+
 def test_positions_are_set_moved_and_never_invented(index: Index) -> None:
     index.set_positions({0: 5, 1: 6}, behind=True)
     assert index.positions(range(3)) == {0: Position(5, True), 1: Position(6, True), 2: None}

@@ -31,6 +31,7 @@ def own() -> Iterator[Running]:
         try:
             found.start("--shards", "2")
             yield found
+            assert found.stop() == 0, found.said()
         finally:
             found.clean_up()
 
@@ -207,9 +208,6 @@ def test_rides_outlive_the_whole_platform(own: Running) -> None:
         own.kill_group()
         own.start("--shards", "3")
         load.await_more(20)
-    load.check(own)
-    assert own.stop() == 0, own.said()
-    own.start("--shards", "2")
     load.check(own)
     done = own.admin("POST", "/v1/admin/backfill")
     assert done["changed"] == 0
