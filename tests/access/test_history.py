@@ -320,7 +320,7 @@ def test_a_read_waits_for_the_whole_write_that_it_names(world: World) -> None:
     ada, bob, phone = next(names_in(0, "u")), next(names_in(1, "u")), next(names_in(2, "a"))
     world.write(identified(ada, phone, NOW + 9, record_id="ada"), said(None, "1", NOW + 5, phone=phone))
     assert read(world, ada) == ["1", "ada"]
-    _, rows, positions = world.log.commit(batch(identified(bob, phone, NOW + 7, record_id="bob")), NOW)
+    _, rows, positions, _ = world.log.commit(batch(identified(bob, phone, NOW + 7, record_id="bob")), NOW)
     with pytest.raises(BadRequest) as refused:
         read(world, ada, min_position=Position(positions))
     assert (refused.value.status, refused.value.code) == (503, "not_yet_visible")
