@@ -147,6 +147,9 @@ class Running:
     def clean_up(self) -> None:
         """Leave no process and no folder, whatever has happened."""
         process, self._process = self._process, None
+        if self._http is not None:
+            self._http.close()
+            self._http = None
         for found in processes_of(self.data_dir):
             kill(found.pid)
         if process is not None:
