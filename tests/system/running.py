@@ -292,3 +292,8 @@ def ids(items: Iterable[Item]) -> list[str]:
 
 def packed(body: object) -> bytes:
     return gzip.compress(json.dumps(body).encode(), 1, mtime=0)
+
+
+def redis_of(platform: Running) -> list[psutil.Process]:
+    """The processes of the platform's Redis: none for as long as it takes to notice that it died."""
+    return [p for p in processes_of(platform.data_dir) if p.name() in ("valkey-server", "redis-server")]
