@@ -79,7 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cursors(self) -> str:
         """Where cursors are: beside the journal, which they point into."""
-        return f"{self.journal.rstrip('/')}-cursors"
+        place, mark, options = self.journal.partition("?")
+        return f"{place.rstrip('/')}-cursors{mark}{options}"
 
     @property
     def lake(self) -> str:

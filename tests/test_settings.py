@@ -36,6 +36,12 @@ def test_uris_win_over_folders() -> None:
     assert (found.journal, found.lake) == ("s3://bucket/journal", "s3://bucket/lake")
 
 
+def test_cursors_are_beside_the_journal() -> None:
+    assert load({}, data_dir="/data").cursors == "/data/journal-cursors"
+    found = load({"REBU_JOURNAL_URI": "s3://bucket/journal/?region=eu-central-1"})
+    assert found.cursors == "s3://bucket/journal-cursors?region=eu-central-1"
+
+
 def test_folders_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home-of")

@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 import ray
 from ray import serve
-from ray.actor import ActorHandle
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,11 +40,9 @@ from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
-from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.breaker import Breaker, Change
-from rebu_ray.ingest.coordinator import find_or_make
-from rebu_ray.ingest.intake import Intake, ShardGone
-from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.shards import Shards
 from rebu_ray.keys import Keys
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
@@ -69,22 +66,21 @@ class Backends:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._routing: Routing | None = None
-        self._shards: dict[int, ActorHandle[Any]] = {}
-        self._coordinator: ActorHandle[Any] | None = None
+        self.shards = Shards(settings)
+        self.ask = self.shards.ask
         self.counters: Counter[str] = Counter()
 
     async def open(self) -> None:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
         self.redis = Redis.from_url(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
-        routing = await self.routing(True)
+        routing = await self.shards.routing(True)
         reader = serve.get_deployment_handle("LakeReader", app_name=serve.get_replica_context().app_name)
 
         async def cold_page(*args: Any) -> list[bytes]:
             found: list[bytes] = await reader.page.remote(*args)
             return found
 
-        self.intake = Intake(self.routing, self.append)
+        self.intake = Intake(self.shards.routing, self.shards.append)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
 
         async def ride_page(*args: Any) -> cold.RidePage:
@@ -93,53 +89,10 @@ class Backends:
 
         self.rides = rides.Rides(self.histories)
         self.ride_pages = ride_page
-        self.live = Live(self.redis, self.histories, cold_page, self.watch)
+        self.live = Live(self.redis, self.histories, cold_page, self.shards.watch)
 
     async def close(self) -> None:
         await self.redis.aclose()
-
-    async def ask(self, method: str, *args: Any) -> Any:
-        """Call a method of the coordinator."""
-        if self._coordinator is None:
-            self._coordinator = find_or_make(self._settings)
-        return await getattr(self._coordinator, method).remote(*args)
-
-    async def routing(self, fresh: bool) -> Routing:
-        """Who owns what; asked of the coordinator anew where `fresh`."""
-        if fresh or self._routing is None:
-            self._routing = await self.ask("routing")
-        return self._routing
-
-    async def append(self, slot: int, data: bytes) -> Appended:
-        """Send a batch to a shard. Raises ShardGone."""
-        try:
-            answer: Appended = await self._shard(slot).append.remote(data)
-        except (ray.exceptions.RayActorError, ValueError) as error:
-            self._shards.pop(slot, None)
-            log.warning("shard %d is away: %s", slot, type(error).__name__)
-            raise ShardGone("a shard is being restarted") from error
-        return answer
-
-    async def watch(self, partitions: dict[int, list[str]], seconds: float) -> None:
-        """Have shards publish new rows of streams. Raises ShardGone where one of them is away; the others do."""
-        owners = (await self.routing(False)).owners
-        by_slot: dict[int, list[str]] = {}
-        for partition, streams in partitions.items():
-            by_slot.setdefault(owners[partition], []).extend(streams)
-        away: BaseException | None = None
-        for slot, streams in by_slot.items():
-            try:
-                await self._shard(slot).watch.remote(streams, seconds)
-            except (ray.exceptions.RayActorError, ValueError) as error:
-                self._shards.pop(slot, None)
-                away = error
-        if away is not None:
-            raise ShardGone("a shard is being restarted") from away
-
-    def _shard(self, slot: int) -> Any:
-        if slot not in self._shards:
-            self._shards[slot] = ray.get_actor(shard_name(slot), NAMESPACE)
-        return self._shards[slot]
 
 
 def build(settings: Settings, keys: Keys) -> ASGIApp:

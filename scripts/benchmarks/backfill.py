@@ -28,7 +28,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from report import Report, arguments, progress
 
-from rebu_ray.process.backfill import documents_of
+from rebu_ray.process.documents import documents
+from rebu_ray.process.ride_stats import statistics
+from rebu_ray.process.tables import from_rows
 from rebu_ray.records import Kind
 
 _KINDS: Final = [Kind.USER, Kind.DRIVER, Kind.RIDE, Kind.RIDE_DESTINATION, Kind.MESSAGE]
@@ -185,7 +187,7 @@ def backfill(source: Path, drivers: Path, target: Path) -> tuple[int, int]:
     rows = ds.dataset([str(source), str(drivers)]).to_table(
         columns=_COLUMNS, filter=wanted, batch_readahead=1, fragment_readahead=1
     )
-    made = documents_of(rows)
+    made = documents(statistics(from_rows(rows)))
     pq.write_table(made, target, compression="zstd")
     return made.num_rows, peak_bytes()
 

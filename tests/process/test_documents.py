@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebu_ray.process.backfill import documents_of
 from rebu_ray.process.documents import documents
 from rebu_ray.process.ride_stats import statistics
 from rebu_ray.process.tables import LINKS, RIDE_DOCUMENTS, from_rows
 from tests.process import oracle
-from tests.process.worlds import Row, destination, driver, error, people, ride, table, text, user, worlds
+from tests.process.worlds import Row, destination, documents_of, driver, error, people, ride, table, text, user, worlds
 from tests.records import AWKWARD, NOW, seeded
 
 KEYS = (

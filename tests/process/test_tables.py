@@ -11,11 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebu_ray.process import tables
-from rebu_ray.process.backfill import documents_of
 from rebu_ray.process.tables import ERRORS, Inputs, counting, from_rows
 from rebu_ray.records import MAX_TIME_MS, Kind
 from rebu_ray.store.rows import ROWS
-from tests.process.worlds import Row, access, destination, driver, error, gone, people, ride, table, text, user
+from tests.process.worlds import (
+    Row,
+    access,
+    destination,
+    documents_of,
+    driver,
+    error,
+    gone,
+    people,
+    ride,
+    table,
+    text,
+    user,
+)
 from tests.records import NOW, seeded
 
 COLUMNS = json.loads(ride().body)

@@ -11,6 +11,9 @@ import pyarrow as pa
 import xxhash
 from hypothesis import strategies as st
 
+from rebu_ray.process.documents import documents
+from rebu_ray.process.ride_stats import statistics
+from rebu_ray.process.tables import from_rows
 from rebu_ray.records import Kind
 from tests.records import AWKWARD, NOW
 
@@ -208,3 +211,8 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
 _ROWS = frozenset((Kind.USER, Kind.DRIVER, Kind.RIDE, Kind.RIDE_DESTINATION))
 
 worlds = st.lists(versions | versions | _changes | _errors | _errors | _people | _gone, max_size=25).map(_distinct)
+
+
+def documents_of(rows: pa.Table) -> pa.Table:
+    """The documents (`RIDE_DOCUMENTS`) of all rides among records, no message being linked."""
+    return documents(statistics(from_rows(rows)))

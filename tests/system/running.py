@@ -147,6 +147,9 @@ class Running:
     def clean_up(self) -> None:
         """Leave no process and no folder, whatever has happened."""
         process, self._process = self._process, None
+        if self._http is not None:
+            self._http.close()
+            self._http = None
         for found in processes_of(self.data_dir):
             kill(found.pid)
         if process is not None:
@@ -289,3 +292,8 @@ def ids(items: Iterable[Item]) -> list[str]:
 
 def packed(body: object) -> bytes:
     return gzip.compress(json.dumps(body).encode(), 1, mtime=0)
+
+
+def redis_of(platform: Running) -> list[psutil.Process]:
+    """The processes of the platform's Redis: none for as long as it takes to notice that it died."""
+    return [p for p in processes_of(platform.data_dir) if p.name() in ("valkey-server", "redis-server")]

@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 
 from rebu_ray.platform.local_ray import session_folder
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
+from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu, redis_of
 from tests.system.test_stream import following
 
 pytestmark = pytest.mark.system
@@ -41,11 +40,6 @@ def own() -> Iterator[Running]:
 
 def event(record_id: str, user: str, **fields: object) -> Item:
     return {"type": "track", "event": "Tapped", "messageId": record_id, "userId": user, "timestamp": NOW, **fields}
-
-
-def redis_of(platform: Running) -> list[psutil.Process]:
-    """The processes of the platform's Redis: none for as long as it takes to notice that it died."""
-    return [p for p in processes_of(platform.data_dir) if p.name() in ("valkey-server", "redis-server")]
 
 
 def test_it_goes_on_with_everything_after_a_stop(own: Running) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import redis
 
-from tests.system.running import Item, Running, await_true, kill, processes_of
+from tests.system.running import Item, Running, await_true, kill, redis_of
 
 pytestmark = pytest.mark.system
 
@@ -169,10 +168,6 @@ def _whole(ride: Item, who: str) -> bool:
     return shown == ({"user_id": who, "name": who}, "completed", {"lat": 1.0, "lon": 2.0}) and bool(
         ride["errors"]["app"]
     )
-
-
-def redis_of(platform: Running) -> list[psutil.Process]:
-    return [p for p in processes_of(platform.data_dir) if p.name() in ("valkey-server", "redis-server")]
 
 
 def test_rides_outlive_shards_that_are_killed(own: Running) -> None:

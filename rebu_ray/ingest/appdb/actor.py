@@ -11,11 +11,10 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
-from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.appdb.puller import Puller
-from rebu_ray.ingest.coordinator import find_or_make
-from rebu_ray.ingest.intake import Intake, ShardGone
-from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.routing import NAMESPACE
+from rebu_ray.ingest.shards import Shards
 from rebu_ray.records import BadRequest, Parsed, Source
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
@@ -62,7 +61,7 @@ class AppDatabasePuller:
 
     async def _pull(self) -> None:
         settings = self._settings
-        shards = _Shards(settings)
+        shards = Shards(settings)
         intake = Intake(shards.routing, shards.append)
 
         async def append(source: Source, parsed: Parsed, received_at: int) -> object:
@@ -90,38 +89,6 @@ class AppDatabasePuller:
                 self._failure = ""
             finally:
                 await self._puller.close()
-
-
-class _Shards:
-    """The way to the shards, whose owners the coordinator knows."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._known: Routing | None = None
-        self._coordinator: Any = None
-        self._shards: dict[int, Any] = {}
-
-    def forget(self) -> None:
-        """Look for the coordinator anew."""
-        self._known = self._coordinator = None
-
-    async def routing(self, fresh: bool) -> Routing:
-        if fresh or self._known is None:
-            if self._coordinator is None:
-                self._coordinator = find_or_make(self._settings)
-            self._known = await self._coordinator.routing.remote()
-        return self._known
-
-    async def append(self, slot: int, data: bytes) -> Appended:
-        """Send a batch to a shard. Raises ShardGone."""
-        try:
-            if slot not in self._shards:
-                self._shards[slot] = ray.get_actor(shard_name(slot), NAMESPACE)
-            answer: Appended = await self._shards[slot].append.remote(data)
-        except (ray.exceptions.RayActorError, ValueError) as error:
-            self._shards.pop(slot, None)
-            raise ShardGone("a shard is being restarted") from error
-        return answer
 
 
 def start(settings: Settings) -> ActorHandle[Any]:
