@@ -7,9 +7,9 @@ from typing import Any
 
 import ray
 
+from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import ShardGone
-from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.settings import Settings
 
