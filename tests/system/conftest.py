@@ -15,7 +15,7 @@ from tests.system.running import Running, processes_of
 def rebu_up() -> Iterator[Running]:
     """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis."""
     with tempfile.TemporaryDirectory(prefix="rebu-shared-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_HOT_EVENTS="200")
+        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_HOT_EVENTS="200", REBU_BREAKER_SHARE="1")
         try:
             found.start("--shards", "2")
             yield found
