@@ -22,20 +22,18 @@ import ray
 from rebu_ray.ingest.answer import Appended, Call, answer, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
+from rebu_ray.ingest.indexing import Indexing
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
-from rebu_ray.process.dirty import Touched, touched, touched_again
 from rebu_ray.settings import Settings
-from rebu_ray.store import facts
 from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
-from rebu_ray.store.index import UNAVAILABLE, Index, commands, position_commands
+from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
 from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
-from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import WIRE, decode
 
 log = logging.getLogger("rebu.shard")
@@ -45,7 +43,6 @@ GROUP_BYTES: Final = 16 * 1024 * 1024
 DELIVERY_SECONDS: Final = 5.0
 """How long an answer waits for a joined line to reach its user's shard; it is delivered later all the same."""
 FLUSH_AGAIN_SECONDS: Final = 5.0
-DAY_MS: Final = 86_400_000
 
 
 class Owner:
@@ -64,8 +61,6 @@ class Owner:
         self._delivery = Delivery(slot, routing, self._append_own)
         for batch in recent:
             self._delivery.keep(self._join.observe(_request_rows(batch), _now()))
-        self._index = Index(settings.redis_url)
-        self._codec = Codec()
         self._processing = Processing(
             slot,
             routing,
@@ -74,12 +69,7 @@ class Owner:
             self._append_documents,
             self._ask,
         )
-        self._behind = True
-        self._indexed: dict[int, int] = {}
-        """How far each partition's rows are known to be in the index."""
-        self._replayed = Touched()
-        """What rows touch that were indexed again: documents may have been computed while they were not there."""
-        self._watched: dict[str, float] = {}
+        self._indexing = Indexing(slot, routing.partitions, settings, self._log, self._processing)
         self._queue: list[Call] = []
         self._queued_bytes = 0
         self._drain_rate = 0.0
@@ -87,7 +77,6 @@ class Owner:
         self._garbage: list[tuple[int, tuple[DataFile | TallyFile, ...]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._writer = ThreadPoolExecutor(1, "journal")
-        self._indexer = ThreadPoolExecutor(1, "index")
         self._counts = {"stored": 0, "duplicate": 0, "groups": 0, "flushes": 0}
 
     # -- calls ------------------------------------------------------------------------------------------------
@@ -111,8 +100,7 @@ class Owner:
     async def watch(self, streams: list[str], seconds: float) -> None:
         """Publish new rows of these streams for a while."""
         self._run()
-        until = time.monotonic() + seconds
-        self._watched |= dict.fromkeys(streams, until)
+        self._indexing.watch(streams, seconds)
 
     async def compute(self, subjects: list[str]) -> None:
         """Compute the documents of subjects anew; returns when they are durable."""
@@ -128,7 +116,7 @@ class Owner:
             "epoch": self._log.epoch,
             "pid": os.getpid(),
             "partitions": sorted(self._own),
-            "index": "behind" if self._behind else "current",
+            "index": "behind" if self._indexing.behind else "current",
             "queued_bytes": self._queued_bytes,
             "journal_bytes": self._log.unflushed_bytes,
             "journal_age_s": max(0.0, (_now() - since) / 1000) if self._log.unflushed_bytes else 0.0,
@@ -151,8 +139,7 @@ class Owner:
         """Take note of who is erased: from when this returns, nothing of theirs is stored or indexed."""
         self._run()
         await self._in(self._writer, self._erasing.load)
-        async with self._gate:  # what was being indexed is indexed
-            return
+        await self._indexing.settled()
 
     async def scrub(self) -> int:
         """Take the rows of erased people out of journal and lake; how many were in the lake's files."""
@@ -171,10 +158,7 @@ class Owner:
     async def reindex(self) -> None:
         """Rebuild the index of the own partitions from lake and journal."""
         self._run()
-        async with self._gate:
-            self._behind = True
-            for partition in sorted(self._own):
-                await self._in(self._indexer, self._index.clear, partition)
+        await self._indexing.clear()
         await self._catch_up()
 
     async def stop(self) -> None:
@@ -186,7 +170,7 @@ class Owner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._processing.save()
         await self._in(self._writer, self._log.close)
-        self._index.close()
+        self._indexing.close()
 
     # -- loops ------------------------------------------------------------------------------------------------
 
@@ -195,7 +179,6 @@ class Owner:
         if self._tasks:
             return
         self._wake = asyncio.Event()
-        self._gate = asyncio.Lock()
         self._lake_lock = asyncio.Lock()
         self._to_index: asyncio.Queue[tuple[list[Call], Commit]] = asyncio.Queue(4)
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
@@ -257,15 +240,7 @@ class Owner:
             ready = [await self._to_index.get()]
             while not self._to_index.empty():
                 ready.append(self._to_index.get_nowait())
-            async with self._gate:
-                if not self._behind:
-                    try:
-                        await self._in(self._indexer, self._apply, [commit for _, commit in ready])
-                        for _, commit in ready:
-                            self._processing.observe(commit.rows, commit.positions)
-                    except UNAVAILABLE as error:
-                        log.warning("shard %d: index unavailable, going on without it: %s", self._slot, error)
-                        self._behind = True
+            await self._indexing.apply([commit for _, commit in ready])
             for group, commit in ready:
                 requests = _request_rows(commit.rows)
                 if requests:
@@ -302,7 +277,7 @@ class Owner:
         """Once a second: catch up with Redis, deliver what waits, move old rows to the lake."""
         failures = 0
         while True:
-            if self._behind:
+            if self._indexing.behind:
                 try:
                     await self._catch_up()
                     failures = 0
@@ -311,11 +286,10 @@ class Owner:
                         log.warning("shard %d: index still unavailable: %s", self._slot, error)
                     failures += 1
             else:
-                await self._check_index()
+                await self._indexing.check()
             await self._delivery.again()
             self._join.expire(_now())
             now = time.monotonic()
-            self._watched = {k: until for k, until in self._watched.items() if until > now}
             due = _now() - self._log.unflushed_since >= 1000 * self._settings.flush_seconds
             if now >= self._flush_after and (due or self._log.unflushed_bytes >= self._settings.flush_bytes):
                 try:
@@ -325,99 +299,11 @@ class Owner:
                     self._flush_after = time.monotonic() + FLUSH_AGAIN_SECONDS
             await asyncio.sleep(1.0)
 
-    # -- index ------------------------------------------------------------------------------------------------
-
-    def _apply(self, commits: list[Commit]) -> None:
-        watched = frozenset(self._watched)
-        sent = []
-        positions: dict[int, int] = {}
-        for commit in commits:
-            positions |= commit.positions
-        rows = commits[0].rows if len(commits) == 1 else pa.concat_batches([commit.rows for commit in commits])
-        rows = self._log.tombstones.keep(rows)
-        if rows.num_rows:
-            sent += commands(rows, self._routing.partitions, self._codec, watched)
-            sent += facts.commands(rows, self._routing.partitions, self._codec)
-        # A catch-up may have been further already: positions do not go back.
-        ahead = {p: seq for p, seq in positions.items() if seq > self._indexed[p]}
-        self._index.send([*sent, *position_commands(ahead)])
-        self._indexed |= ahead
-
     async def _catch_up(self) -> None:
-        """Bring the index from where it stands to the journal's end. Raises one of UNAVAILABLE."""
+        """Bring the index to the journal's end, while the lake stays as it is. Raises one of UNAVAILABLE."""
         async with self._lake_lock:
             await self._erasing.scrub()
-            rebuilt = await self._in(self._indexer, self._replay, True)
-            async with self._gate:
-                await self._in(self._indexer, self._replay, False)
-                self._behind = False
-                self._processing.note(*await self._in(self._indexer, self._look_at_missed))
-            # A rebuild brings back all that the lake has; only the hot part of it is to stay.
-            for partition, streams in rebuilt.items():
-                await self._trim(partition, tuple(sorted(streams)))
-
-    async def _check_index(self) -> None:
-        """Notice a Redis that went away, or lost what it had, while nothing was written."""
-        async with self._gate:
-            try:
-                whole = await self._in(self._indexer, self._is_whole)
-            except UNAVAILABLE as error:
-                log.warning("shard %d: index unavailable: %s", self._slot, error)
-                whole = False
-            self._behind = self._behind or not whole
-
-    def _replay(self, behind: bool) -> dict[int, set[str]]:
-        """Index what the index lacks; the streams of the partitions that had to be built anew."""
-        found = self._index.positions(sorted(self._own))
-        rebuilt: dict[int, set[str]] = {}
-        for partition, position in found.items():
-            if position is None or position.seq > self._log.last_seq[partition]:
-                self._index.clear(partition)
-                rebuilt[partition] = set()
-        done = {
-            p: position.seq if position is not None and position.seq <= self._log.last_seq[p] else 0
-            for p, position in found.items()
-        }
-        ends = dict(self._log.last_seq)
-        lacking = {p: seq for p, seq in done.items() if seq < ends[p]}
-        # From here on positions are only moved, never made: should Redis be emptied meanwhile, that shows.
-        self._index.set_positions(dict.fromkeys(rebuilt, 0), behind=True)
-        if lacking:
-            self._index.move_positions(lacking, behind=True)
-            for batch in self._log.since(lacking):
-                self._index.send(commands(batch, self._routing.partitions, self._codec))
-                self._index.send(facts.commands(batch, self._routing.partitions, self._codec))
-                self._replayed.add(touched_again(batch, rebuilt))
-                for partition, key in zip(batch["partition"].to_pylist(), batch["key"].to_pylist(), strict=True):
-                    if partition in rebuilt and key[0] in "uad":
-                        rebuilt[partition].add(key)
-                done |= {
-                    row["partition"]: row["seq_max"]
-                    for row in pa.table(batch).group_by("partition").aggregate([("seq", "max")]).to_pylist()
-                }
-                self._index.move_positions({p: done[p] for p in lacking}, behind=True)
-            # The last rows may be of somebody erased, whom `since` leaves out.
-            done |= {p: max(done[p], ends[p]) for p in lacking}
-        if not behind:
-            self._index.move_positions(done)
-            self._indexed = done
-        return rebuilt
-
-    def _look_at_missed(self) -> tuple[Touched, dict[int, int]]:
-        """What rows touch whose documents are not known to be done: those since the last run, or since Redis left."""
-        found, self._replayed = self._replayed, Touched()
-        # What is journalled and waits to be indexed is looked at when it is.
-        ends = dict(self._indexed)
-        unseen = self._processing.unseen(ends)
-        if unseen:
-            for batch in self._log.since(unseen):
-                found.add(touched(batch))
-        return found, ends
-
-    def _is_whole(self) -> bool:
-        """Whether Redis holds what was indexed: it may have come back emptied, or with an older snapshot."""
-        found = self._index.positions(sorted(self._own))
-        return all(at is not None and not at.behind and at.seq == self._indexed[p] for p, at in found.items())
+            await self._indexing.catch_up()
 
     # -- lake -------------------------------------------------------------------------------------------------
 
@@ -441,29 +327,13 @@ class Owner:
                 await asyncio.to_thread(self._lake.remove, partition, files)
             self._garbage = [(r.partition, r.replaced) for r in results if r.replaced]
             self._counts["flushes"] += 1
-            if not self._behind:
+            if not self._indexing.behind:
                 try:
                     for result in results:
-                        await self._trim(result.partition, result.streams)
+                        await self._indexing.trim(result.partition, result.streams)
                 except UNAVAILABLE as error:
                     log.warning("shard %d: index not trimmed: %s", self._slot, error)
             return len(segments)
-
-    async def _trim(self, partition: int, streams: tuple[str, ...]) -> None:
-        """Keep in Redis what is hot. Nothing is indexed meanwhile, so what goes is in the lake."""
-        now = _now()
-        for i in range(0, len(streams), 1000):
-            async with self._gate:
-                below = self._log.flushed_below(partition)
-                part = streams[i : i + 1000]
-                await self._in(
-                    self._indexer, self._index.settle, partition, part, below, self._settings.hot_events, now
-                )
-        async with self._gate:
-            quiet = now - int(self._settings.hot_days * DAY_MS)
-            await self._in(self._indexer, self._index.evict, partition, self._log.flushed_below(partition), quiet)
-            covered_seq = self._log.manifests[partition].covered_seq
-            await self._in(self._indexer, self._index.settle_rides, partition, covered_seq)
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
