@@ -63,11 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     inflight_bytes: int = 64 * 1024 * 1024
     """Bytes of request bodies that a gateway replica holds at once before writes are refused with 429."""
     breaker_share: float = 0.9
-    """A source is suspended where more than this part of what it sent in a minute was refused; 1: never."""
+    """A sender is suspended where more than this part of what it sent in a minute was refused; 1: never."""
     breaker_records: int = 1_000
-    """The fewest records of a minute by which a source is judged so."""
+    """The fewest records of a minute by which a sender is judged so."""
     breaker_seconds: float = 5.0
-    """How long a source is suspended at first; as long as it stays bad each time twice as long, up to a minute."""
+    """How long a sender is suspended at first; as long as it stays bad each time twice as long, up to a minute."""
     read_wait_seconds: float = 5.0
     """How long a read waits for its `min_position`."""
 

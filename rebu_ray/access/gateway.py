@@ -137,7 +137,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
 
 
 def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:
-    """Let the coordinator know of sources that are suspended, or no longer are."""
+    """Let the coordinator know of senders that are suspended, or no longer are."""
     replica, under_way = uuid.uuid4().hex, set[asyncio.Task[None]]()
 
     async def told(change: Change) -> None:
@@ -147,7 +147,8 @@ def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:
             log.warning("the coordinator is away, and not told of %s: %s", change, error)
 
     def tell(change: Change) -> None:
-        log.warning("%s: %s after %d of %d refused", change.source, change.state, change.refused, change.records)
+        said = "a sender of %s (%016x): %s after %d of %d records were refused"
+        log.warning(said, change.source, change.sender, change.state, change.refused, change.records)
         task = asyncio.create_task(told(change))
         under_way.add(task)
         task.add_done_callback(under_way.discard)

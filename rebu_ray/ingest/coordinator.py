@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 
 from rebu_ray.ingest import recomputation
-from rebu_ray.ingest.breaker import Change, suspensions
+from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name, spread
 from rebu_ray.ingest.shard import CLOSED, DAMAGED, IngestShard
@@ -48,7 +48,7 @@ class Coordinator:
         journal = open_journal(settings.journal)
         self._auditor = Auditor(journal, Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
-        self._suspended: dict[tuple[str, str], tuple[Change, int]] = {}
+        self._suspensions = Suspensions()
         for slot in sorted(journal.slots() - set(range(self._routing.slots))):
             # A slot of an earlier, larger layout: whoever still holds it must not append any more.
             journal.claim(slot)
@@ -113,7 +113,7 @@ class Coordinator:
             "platform_id": self._layout.platform_id,
             "partitions": self._routing.partitions,
             "shards": [self._status[slot] for slot in sorted(self._status)],
-            "suspended": suspensions(self._suspended, _now()),
+            "suspended": self._suspensions.summary(_now()),
             "erasures": self._erasures.summary(),
         }
 
@@ -122,8 +122,8 @@ class Coordinator:
         return sum(await asyncio.gather(*(shard.flush.remote() for shard in self._shards)))
 
     async def suspended(self, replica: str, change: Change) -> None:
-        """Take note of a source that a gateway replica suspends, tries again, or takes on again."""
-        self._suspended[change.source, replica] = (change, _now())
+        """Take note of a sender that a gateway replica suspends, tries again, or takes on again."""
+        self._suspensions.note(replica, change, _now())
 
     async def audit(self, sources: frozenset[str] | None, since: int | None, until: int | None) -> Findings:
         """What came in against what is there, see `store.audit`. Times are ms."""

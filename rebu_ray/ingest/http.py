@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import xxhash
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -44,6 +45,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         return write
 
     async def store(
+        request: Request,
         source: Source,
         parse: Callable[[bytes, int], Ordinary | Parsed],
         body: bytes,
@@ -51,7 +53,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         sequence: int | None = None,
     ) -> Response:
         received_at = time.time_ns() // 1_000_000
-        with breaker.request(source) as note:
+        with breaker.request(source, sender_of(request)) as note:
             if len(body) > ON_LOOP_BYTES:
                 parsed = await asyncio.to_thread(parse, body, received_at)
             else:
@@ -64,6 +66,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         call = request.url.path.rsplit("/", 1)[1]
         body = await _body(request, keys, held, key_in_body=True)
         return await store(
+            request,
             Source.APP_EVENTS,
             parse_batch if call == "batch" else lambda data, now: parse_segment(data, now, call),
             body,
@@ -78,6 +81,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         producer, sequence = _sequence(request)
         kind = request.headers.get("content-type")
         return await store(
+            request,
             Source(source),
             lambda data, now: parse_logs(Source(source), kind, data, now, producer, sequence),
             body,
@@ -88,7 +92,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
     async def otlp(request: Request, held: Held) -> Response:
         body = await _body(request, keys, held)
         kind = request.headers.get("content-type")
-        return await store(Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
+        return await store(request, Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
 
     async def records(request: Request, held: Held) -> Response:
         body = await _body(request, keys, held)
@@ -97,7 +101,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
             known = ", ".join(TABLES)
             raise BadRequest(404, "unknown_table", f"there is no table {table!r}: send rows to one of {known}")
         kind = request.headers.get("content-type")
-        return await store(Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body)
+        return await store(request, Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body)
 
     return [
         *(Route(f"/v1/{call}", admitted(segment), methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
@@ -105,6 +109,20 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         Route("/v1/logs", admitted(otlp), methods=["POST"]),
         Route("/v1/records/{table}", admitted(records), methods=["POST"]),
     ]
+
+
+_CLAIMS: Final = ("authorization", "x-rebu-producer", "x-forwarded-for", "user-agent")
+
+
+def sender_of(request: Request) -> int:
+    """Who sends, as far as can be told before the body is read: the key, and whatever sets apart those who share it.
+
+    All of it together, so that nobody can be taken for somebody else without coming from the same address. HAProxy
+    adds the address that it was reached from to X-Forwarded-For, after those that a proxy before it has given.
+    """
+    said = [",".join(request.headers.getlist(name)) for name in _CLAIMS]
+    address = "" if request.client is None else request.client.host
+    return xxhash.xxh3_64_intdigest("\0".join((address, *said)).encode("utf-8", "surrogateescape"))
 
 
 async def _body(request: Request, keys: Keys, held: Held, key_in_body: bool = False) -> bytes:

@@ -6,6 +6,8 @@ metrics and statistics to all interfaces, and lets everybody on the machine admi
 these, but one for the program to run; that is a script, which runs the real one on a changed copy of the
 configuration.
 
+The replicas are told which address a request came from: in X-Forwarded-For, after what a proxy in front has said.
+
 Requests of one path go to one replica, as long as that has no more than twice its share: writes that meet in a
 replica go together to the shards, while reads, whose paths name users, spread over all of them.
 
@@ -69,7 +71,11 @@ def install(folder: Path) -> Path:
     """Write the script and its answers to a folder that only this user may enter; the script's path."""
     for status in _ANSWERS:
         (folder / f"{status}.http").write_bytes(_answer(status))
-    defaults = [f"timeout http-request {SLOW_SECONDS}s", f"timeout http-keep-alive {IDLE_SECONDS}s"]
+    defaults = [
+        "option forwardfor",
+        f"timeout http-request {SLOW_SECONDS}s",
+        f"timeout http-keep-alive {IDLE_SECONDS}s",
+    ]
     defaults += [f"errorfile {status} {folder}/{status}.http" for status in _ANSWERS if status != 503]
     text = _SCRIPT
     for mark, value in (

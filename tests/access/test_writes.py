@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -269,3 +270,31 @@ def test_what_should_not_happen_is_an_answer_too() -> None:
 def test_sources_are_those_of_the_contract() -> None:
     logs = {path.rpartition("/")[2] for path in BODIES if path.startswith("/v1/logs/")}
     assert logs | {"otlp", "computed"} | TABLES.keys() == set(Source)
+
+
+def test_who_sends_rubbish_is_suspended_and_others_of_the_same_key_go_on() -> None:
+    bad = WRITE | {"X-Rebu-Producer": "web-7", "X-Forwarded-For": "203.0.113.7", "User-Agent": "shipper/1"}
+
+    async def scene(client: httpx.AsyncClient) -> list[tuple[int, dict[str, Any]]]:
+        rubbish = b"no line\n" * 1100
+        found = []
+        for path, headers, content in (
+            ("access", bad, rubbish),
+            ("access", bad, BODIES["/v1/logs/access"]["content"]),
+            ("error", bad, BODIES["/v1/logs/error"]["content"]),
+            ("access", bad | {"X-Rebu-Producer": "web-8"}, BODIES["/v1/logs/access"]["content"]),
+            ("access", bad | {"X-Forwarded-For": "203.0.113.8"}, BODIES["/v1/logs/access"]["content"]),
+            ("access", bad | {"User-Agent": "shipper/2"}, BODIES["/v1/logs/access"]["content"]),
+            ("access", bad | ADMIN, BODIES["/v1/logs/access"]["content"]),
+            ("access", WRITE, BODIES["/v1/logs/access"]["content"]),
+        ):
+            answer = await client.post(f"/v1/logs/{path}", content=content, headers=headers)
+            found.append((answer.status_code, answer.json()))
+        return found
+
+    backends = Backends()
+    (first, refusal, *others) = asyncio.run(visit(backends, scene))
+    assert (first[0], first[1]["rejected"]) == (200, 1100)
+    assert (refusal[0], refusal[1]["code"]) == (503, "source_suspended")
+    assert [(status, body.get("accepted")) for status, body in others] == [(200, 1)] * 6
+    assert backends.asked == ["suspended"]

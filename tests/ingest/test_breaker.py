@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rebu_ray.ingest.breaker import LONGEST_PAUSE_S, WINDOW_S, Breaker, Change, suspensions
+from rebu_ray.ingest.breaker import LONGEST_PAUSE_S, MOST_SENDERS, WINDOW_S, Breaker, Change, Suspensions
 from rebu_ray.records import BadRequest, Source
 from tests.records import seeded
 
@@ -19,11 +19,11 @@ class Scene:
         self.told: list[Change] = []
         self.breaker = Breaker(share, least, pause_s, self.told.append, lambda: self.now)
 
-    def send(self, records: int, refused: int, source: Source = Source.ACCESS) -> bool:
+    def send(self, records: int, refused: int, source: Source = Source.ACCESS, sender: int = 1) -> bool:
         """Whether a write is let through."""
         refusal: BadRequest | None = None
         try:
-            with self.breaker.request(source) as note:
+            with self.breaker.request(source, sender) as note:
                 note(records, refused)
         except BadRequest as error:
             refusal = error
@@ -37,7 +37,7 @@ class Scene:
 
     def wait(self) -> int:
         """How long a refused write is told to wait."""
-        with pytest.raises(BadRequest) as refused, self.breaker.request(Source.ACCESS):
+        with pytest.raises(BadRequest) as refused, self.breaker.request(Source.ACCESS, 1):
             raise AssertionError("let through")
         assert refused.value.retry_after is not None
         return refused.value.retry_after
@@ -52,17 +52,18 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_source_that_turns_bad_is_suspended_and_taken_on_again(scene: Scene) -> None:
+def test_a_sender_that_turns_bad_is_suspended_and_taken_on_again(scene: Scene) -> None:
     assert scene.send(5, 5)
     assert scene.send(4, 4)
     assert scene.told == []
     assert scene.send(1, 0)  # nine of ten
-    assert scene.told == [Change(Source.ACCESS, "open", 4.0, 10, 9)]
+    assert scene.told == [Change(Source.ACCESS, 1, "open", 4.0, 10, 9)]
     assert not scene.send(1, 0)
     assert scene.wait() == 4
     scene.now += 3.5
     assert scene.wait() == 1
     assert scene.send(100, 0, Source.ERROR), "no other source is meant"
+    assert scene.send(1, 0, sender=2), "and nobody else"
     scene.now += 0.5
     assert scene.send(3, 1)
     assert scene.states == ["open", "half_open", "closed"]
@@ -88,10 +89,10 @@ def test_as_long_as_it_stays_bad_the_pauses_grow(scene: Scene) -> None:
 def test_one_write_at_a_time_tries_and_one_that_fails_by_itself_decides_nothing(scene: Scene) -> None:
     scene.send(10, 10)
     scene.now += 4
-    with scene.breaker.request(Source.ACCESS):
+    with scene.breaker.request(Source.ACCESS, 1):
         assert not scene.send(1, 0)
         assert scene.wait() == 1
-    with pytest.raises(ZeroDivisionError), scene.breaker.request(Source.ACCESS):
+    with pytest.raises(ZeroDivisionError), scene.breaker.request(Source.ACCESS, 1):
         _ = 1 / 0
     assert scene.send(0, 0), "a request of nothing says nothing"
     assert scene.states == ["open", *["half_open"] * 3]
@@ -101,7 +102,7 @@ def test_one_write_at_a_time_tries_and_one_that_fails_by_itself_decides_nothing(
 
 
 def test_what_was_under_way_when_it_was_suspended_is_no_attempt(scene: Scene) -> None:
-    with scene.breaker.request(Source.ACCESS) as early:
+    with scene.breaker.request(Source.ACCESS, 1) as early:
         scene.send(10, 10)
         early(10, 0)
     assert not scene.send(1, 0)
@@ -145,15 +146,46 @@ def test_a_share_of_all_suspends_nobody(sent: list[int]) -> None:
     assert scene.told == []
 
 
-def test_the_status_says_which_sources_are_suspended_and_until_when() -> None:
-    opened = Change(Source.ACCESS, "open", 8.0, 1200, 1190)
-    told = {
-        ("access", "one"): (opened, 1_000_000),
-        ("access", "two"): (Change(Source.ACCESS, "open", 4.0, 1000, 1000), 999_000),
-        ("error", "one"): (Change(Source.ERROR, "closed", 0.0, 0, 0), 1_000_000),
-    }
-    assert suspensions(told, 1_000_000) == [
-        {"source": "access", "state": "open", "until": "1970-01-01T00:16:48.000Z", "records": 1200, "refused": 1190}
-    ]
-    assert suspensions(told, 1_000_000 + 70_000) == [], "a replica that told nothing more is gone"
-    assert suspensions({}, 0) == []
+def test_who_sends_much_rubbish_is_judged_alone(scene: Scene) -> None:
+    for sender in range(2, 30):
+        assert scene.send(5, 0, sender=sender)
+    assert scene.send(10, 10)
+    assert not scene.send(1, 0)
+    assert [change.sender for change in scene.told] == [1]
+    assert all(scene.send(5, 5, sender=sender) for sender in range(2, 30))
+    assert scene.states == ["open"], "ten records of each, of which half were refused"
+
+
+def test_only_so_many_senders_are_kept_in_mind(scene: Scene) -> None:
+    scene.send(10, 10)
+    scene.send(9, 9, sender=2)
+    for sender in range(3, MOST_SENDERS + 1):
+        scene.send(1, 0, sender=sender)
+    assert not scene.send(1, 0)
+    scene.send(1, 1, sender=MOST_SENDERS + 1)  # now the second has been quiet longest
+    scene.send(1, 1, sender=2)
+    assert scene.states == ["open"]
+    assert not scene.send(1, 0)
+    for sender in range(3, MOST_SENDERS + 3):
+        scene.send(1, 0, sender=sender)
+    assert scene.send(1, 0), "forgotten, and judged anew"
+
+
+def test_the_status_says_which_sources_have_suspended_senders_and_until_when() -> None:
+    known = Suspensions()
+    known.note("one", Change(Source.ERROR, 1, "open", 4.0, 0, 0), 1_000_000)
+    known.note("two", Change(Source.ACCESS, 1, "open", 4.0, 1000, 1000), 999_000)
+    known.note("one", Change(Source.ACCESS, 1, "open", 8.0, 1200, 1190), 1_000_000)
+    known.note("one", Change(Source.ACCESS, 2, "half_open", 4.0, 2000, 2000), 1_000_000)
+    known.note("one", Change(Source.ERROR, 1, "closed", 0.0, 0, 0), 1_000_000)
+    access = {"source": "access", "senders": 2, "state": "open", "until": "1970-01-01T00:16:48.000Z"}
+    assert known.summary(1_000_000) == [access | {"records": 4200, "refused": 4190}]
+    assert known.summary(1_000_000 + 70_000) == [], "a replica that told nothing more is gone"
+    assert Suspensions().summary(0) == []
+
+
+def test_the_status_keeps_only_so_many_senders_in_mind() -> None:
+    known = Suspensions()
+    for sender in range(MOST_SENDERS + 10):
+        known.note("one", Change(Source.ACCESS, sender, "open", 8.0, 1, 1), 1000)
+    assert [found["senders"] for found in known.summary(1000)] == [MOST_SENDERS]

@@ -13,9 +13,13 @@ from tests.system.running import Running, processes_of
 
 @pytest.fixture(scope="session")
 def rebu_up() -> Iterator[Running]:
-    """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis."""
+    """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis.
+
+    It suspends nobody: to it all tests are one sender, and some of them send little but rubbish.
+    """
     with tempfile.TemporaryDirectory(prefix="rebu-shared-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_HOT_EVENTS="200", REBU_BREAKER_SHARE="1")
+        settings = {"REBU_FLUSH_SECONDS": "3", "REBU_HOT_EVENTS": "200", "REBU_BREAKER_SHARE": "1"}
+        found = Running(Path(folder) / "data", **settings)
         try:
             found.start("--shards", "2")
             yield found

@@ -1,4 +1,4 @@
-"""Dead letters of a running platform are replayed, and a source that turns bad is suspended for a while."""
+"""Dead letters of a running platform are replayed, and a sender who turns bad is suspended for a while."""
 
 from __future__ import annotations
 
@@ -105,18 +105,18 @@ def test_the_command_replays_and_says_what_became_of_it(platform: Running) -> No
     assert listed(platform) == []
 
 
-def test_a_source_that_turns_bad_is_suspended_and_nothing_is_lost(platform: Running) -> None:
+def test_a_sender_who_turns_bad_is_suspended_alone_and_nothing_is_lost(platform: Running) -> None:
     numbers = count()
     sent = set()
 
     def bad() -> httpx.Response:
         lines = [f"bad line {next(numbers)}" for _ in range(1100)]
-        answer = platform.post("/v1/logs/access", "\n".join(lines).encode(), "text/plain")
+        answer = platform.post("/v1/logs/access", "\n".join(lines).encode(), "text/plain", X_Rebu_Producer="web-7")
         if answer.status_code == 200:
             sent.update(lines)
         return answer
 
-    suspended = await_true(lambda: next((a for a in [bad()] if a.status_code == 503), None), "access to be suspended")
+    suspended = await_true(lambda: next((a for a in [bad()] if a.status_code == 503), None), "web-7 to be suspended")
     assert suspended is not None
     assert suspended.json()["code"] == "source_suspended"
     assert int(suspended.headers["retry-after"]) >= 1
@@ -124,14 +124,18 @@ def test_a_source_that_turns_bad_is_suspended_and_nothing_is_lost(platform: Runn
         lambda: [s for s in platform.status()["suspended"] if s["source"] == "access"], "the status to say so"
     )[0]
     assert state["state"] in ("open", "half_open")
+    assert state["senders"] == 1
+    assert platform.lines("access", f"{GOOD} other", X_Rebu_Producer="web-8")["accepted"] == 1
+    assert platform.lines("access", f"{GOOD} nobody")["accepted"] == 1
     assert platform.lines("error", "2026/03/02 07:59:00 [error] 1#1: *1 other")["accepted"] == 1
 
     def good() -> bool:
-        answer = platform.post("/v1/logs/access", f"{GOOD} {next(numbers)}".encode(), "text/plain")
+        line = f"{GOOD} {next(numbers)}".encode()
+        answer = platform.post("/v1/logs/access", line, "text/plain", X_Rebu_Producer="web-7")
         assert answer.status_code == 200 or answer.json()["code"] == "source_suspended"
         return answer.status_code == 200
 
-    await_true(good, "access to be taken on again")
+    await_true(good, "web-7 to be taken on again")
     kept = {item["record"] for item in platform.deadletters(source="access")}
     assert sent <= kept
     assert balances(platform)
