@@ -2,6 +2,8 @@
 .PHONY: help venv demo check quick test lock clean
 BIN := .venv/bin
 ARGS ?=
+# Two at a time: a platform that starts waits more than it works.
+TWO = -n 2 --dist loadgroup
 # The system tests last: what is quick fails first.
 TESTS = $(filter-out tests/system %/conftest.py %/__init__.py %/__pycache__,$(wildcard tests/*)) $(wildcard tests/system)
 
@@ -20,10 +22,10 @@ check: venv ## formatting, lint, types
 	$(BIN)/mypy
 
 quick: venv ## the tests that start nothing (ARGS go to pytest)
-	$(BIN)/python -m pytest -m "not system" $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -m "not system" $(ARGS)
 
 test: check ## check, then every test (ARGS go to pytest)
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest $(TWO) $(TESTS) $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (ARGS=--upgrade: with the newest versions)
 	@scripts/lock.sh $(ARGS)
