@@ -11,6 +11,7 @@ import pytest
 from tests.system.running import Running, processes_of
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests: one of them has the shared platform, and whatever needs it."""
     for item in items:
