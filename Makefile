@@ -3,7 +3,7 @@
 BIN := .venv/bin
 ARGS ?=
 # Two at a time: a platform that starts waits more than it works.
-TWO = -n 2 --dist loadgroup
+TWO = -n 2
 # The system tests last: what is quick fails first.
 TESTS = $(filter-out tests/system %/conftest.py %/__init__.py %/__pycache__,$(wildcard tests/*)) $(wildcard tests/system)
 

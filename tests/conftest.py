@@ -1,14 +1,17 @@
-"""A real Valkey for every test that wants one."""
+"""A real Valkey for every test that wants one; how tests are dealt out where several processes run them."""
 
 from __future__ import annotations
 
 import socket
 import tempfile
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import redis
+from xdist.scheduler import LoadScopeScheduling
 
 from rebu_ray.platform.redis_server import RedisServer
 
@@ -45,3 +48,19 @@ def redis_url(valkey: Valkey) -> str:
     """Where an empty Valkey is."""
     valkey.flush()
     return valkey.url
+
+
+@cache
+def _scope(file: str) -> str:
+    """What goes to one process together: a file, and all files whose tests share a platform."""
+    return "shared platform" if "rebu_up" in Path(file).read_text("utf-8") else file
+
+
+class _ByPlatform(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Deal tests out by what they share."""
+    return _ByPlatform(config, log)

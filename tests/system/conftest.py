@@ -11,15 +11,6 @@ import pytest
 from tests.system.running import Running, processes_of
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests: one of them has the shared platform, and whatever needs it."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            shared = "rebu_up" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("shared platform" if shared else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def rebu_up() -> Iterator[Running]:
     """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis.
