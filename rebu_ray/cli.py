@@ -28,6 +28,7 @@ from rebu_ray.platform.running import AlreadyRunning, NotRunning
 from rebu_ray.platform.session import run_in_session
 from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
+from rebu_ray.reindexing import reindexed
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
 from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
@@ -234,14 +235,12 @@ def keys(data_dir: DataDir = None) -> None:
 def reindex(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
     """Rebuild the Redis index of a running platform from its lake and journal.
 
-    Reads answer 503 until their part is there; writes go on.
+    Reads answer 503 until their part is there; writes go on. Ctrl-C stops the command, not the rebuild.
 
     Example: rebu reindex --data-dir ./data
     """
     with client(url, key, data_dir, timeout=3600) as rebu:
-        with _console().status("rebuilding the index"):
-            rebu.send("POST", "/v1/admin/reindex")
-        typer.echo("the index is rebuilt")
+        typer.echo(reindexed(rebu, _console()))
 
 
 @journal.command("quarantine")

@@ -247,6 +247,8 @@ async def _elsewhere_failed(request: Request, error: Exception) -> Response:
     cause: BaseException | None = error
     while isinstance(cause, ray.exceptions.RayTaskError):
         cause = cause.cause
+    if isinstance(cause, UNAVAILABLE):
+        return await _index_away(request, cause)
     if isinstance(cause, (OSError, JournalError, LakeError)):
         log.warning("%s %s: %s", request.method, request.url.path, cause)
         return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {cause}", 5)

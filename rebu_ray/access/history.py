@@ -190,16 +190,23 @@ class Histories:
 def check_position(value: bytes | None) -> IndexPosition:
     """How far a partition is indexed. Raises BadRequest 503 where it lacks something: half an answer is none."""
     position = parse_position(value)
-    if position is None:
-        raise BadRequest(503, "index_rebuilding", "the index is being rebuilt: ask again in a moment", 2)
+    if position is None or position.anew:
+        raise BadRequest(503, "index_rebuilding", f"the index is being rebuilt{_far(position)}: ask again soon", 2)
     if position.behind:
-        raise _catching_up()
+        raise _catching_up(position)
     return position
 
 
-def _catching_up() -> BadRequest:
-    message = "the index is catching up with what was written: ask again in a moment"
+def _catching_up(position: IndexPosition | None = None) -> BadRequest:
+    message = f"the index is catching up with what was written{_far(position)}: ask again in a moment"
     return BadRequest(503, "index_catching_up", message, 2)
+
+
+def _far(position: IndexPosition | None) -> str:
+    """How far the partition is that was asked for: a rebuild goes through one after the other."""
+    if position is None or not position.end:
+        return ""
+    return f" ({position.seq:,} of {position.end:,} records of this partition are there)"
 
 
 def unknown_user(user_id: str) -> BadRequest:

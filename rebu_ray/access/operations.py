@@ -12,9 +12,10 @@ from starlette.routing import Route
 
 from rebu_ray.access import query
 from rebu_ray.ingest.appdb import actor as appdb
+from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
-from rebu_ray.store.index import Client
+from rebu_ray.store.index import UNAVAILABLE, Client
 
 Ask = Callable[[str], Awaitable[Any]]
 """Call a method of the coordinator that takes no arguments."""
@@ -32,7 +33,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         await redis().ping()
         if away:
             why = [shard["detail"] for shard in state["shards"] if shard["index"] in ("damaged", "closed")]
-            message = why[0] if why else f"the shards {away} are starting or catching up: ask again in a moment"
+            message = why[0] if why else f"the shards {away} are starting or catching up{_far(state)}: ask again soon"
             body = {"code": "not_ready", "message": message}
             return Response(msgspec.json.encode(body), 503, {"Retry-After": "2"}, media_type="application/json")
         return Response(b'{"status":"ready"}', media_type="application/json")
@@ -41,8 +42,12 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
         query.known(request.query_params, ())
         state = await ask("status")
-        memory = await redis().info("memory")
-        state["redis"] = {"used_memory_bytes": memory["used_memory"]}
+        try:
+            memory = await redis().info("memory")
+        except UNAVAILABLE as error:  # the rest is what one wants to know now
+            state["redis"] = {"used_memory_bytes": None, "detail": str(error)}
+        else:
+            state["redis"] = {"used_memory_bytes": memory["used_memory"]}
         if (pulled := await appdb.status()) is not None:
             state["appdb"] = pulled
         return Response(msgspec.json.encode(state), media_type="application/json")
@@ -59,8 +64,8 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
 
     async def reindex(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
-        await ask("reindex")
-        return Response(b'{"success":true}', media_type="application/json")
+        done = await ask("reindex")
+        return Response(msgspec.json.encode({"success": True, **done}), media_type="application/json")
 
     async def backfill(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
@@ -88,6 +93,12 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
     ]
 
 
+def _far(state: Mapping[str, Any]) -> str:
+    """How far the index is, where it is behind."""
+    done, total = progress(state["shards"])
+    return f" ({done:,} of {total:,} records are indexed)" if total else ""
+
+
 _SHARD_METRICS = {
     "stored": ("counter", "Rows stored by a shard since it started."),
     "duplicate": ("counter", "Rows that a shard had already, since it started."),
@@ -102,6 +113,7 @@ _SHARD_METRICS = {
     "unattributed_waiting": ("gauge", "Lines that wait for their request's user."),
     "unattributed_expired": ("counter", "Lines whose request nobody claimed within the hour."),
     "documents": ("counter", "Documents of rides and messages that changed, since the shard started."),
+    "unindexed_rows": ("gauge", "Rows that the index lacks."),
     "unprocessed_rows": ("gauge", "Rows whose rides and messages are not computed yet."),
     "uncomputed_subjects": ("gauge", "People whose documents cannot be computed: the log says why."),
     "undelivered": ("gauge", "Joined lines that could not be delivered yet."),

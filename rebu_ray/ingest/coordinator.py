@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
+from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name, spread
 from rebu_ray.ingest.shard import CLOSED, DAMAGED, IngestShard
 from rebu_ray.settings import Settings
@@ -27,7 +28,7 @@ log = logging.getLogger("rebu.coordinator")
 
 HEARTBEAT_SECONDS: Final = 2.0
 READY_SECONDS: Final = 600.0
-"""How long a start may take: a large journal is replayed, an emptied index rebuilt."""
+"""How long a start may take in which the index comes no further: a large journal is replayed before it does."""
 
 
 class Coordinator:
@@ -83,18 +84,18 @@ class Coordinator:
                     ).remote(slot, self._routing, self._settings)
                 )
             self._heart = asyncio.create_task(self._beat())
-        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        deadline, done = asyncio.get_running_loop().time() + READY_SECONDS, -1
         while True:
             states: list[dict[str, Any]] = await asyncio.gather(*(shard.status.remote() for shard in self._shards))
             self._status = {state["slot"]: state for state in states}
             if all(state["index"] in ("current", DAMAGED, CLOSED) for state in states):
                 self._erasures.resume()
                 return
+            if (now_done := progress(states)[0]) != done:
+                deadline, done = asyncio.get_running_loop().time() + READY_SECONDS, now_done
             if asyncio.get_running_loop().time() > deadline:
                 slow = [s["slot"] for s in states if s["index"] != "current"]
-                raise TimeoutError(
-                    f"the index of the shards {slow} is not built after {READY_SECONDS:.0f} s: is Redis up?"
-                )
+                raise TimeoutError(f"the index of the shards {slow} is not built and comes no further: is Redis up?")
             await asyncio.sleep(0.1)
 
     async def routing(self) -> Routing:
@@ -132,9 +133,11 @@ class Coordinator:
             held: list[Held] = await asyncio.gather(*(shard.audited.remote() for shard in self._shards))
             return await asyncio.to_thread(self._auditor.audit, held, sources, since, until)
 
-    async def reindex(self) -> None:
-        """Have every shard rebuild its part of the index."""
-        await asyncio.gather(*(shard.reindex.remote() for shard in self._shards))
+    async def reindex(self) -> dict[str, int]:
+        """Have every shard rebuild its part of the index; how many partitions were, and how many rows they have."""
+        await self.routing()
+        done: list[dict[str, int]] = await asyncio.gather(*(shard.reindex.remote() for shard in self._shards))
+        return {name: sum(part[name] for part in done) for name in ("partitions", "rows")}
 
     async def verify(self) -> dict[str, Any]:
         """Whether every document equals what the lake alone makes of it."""

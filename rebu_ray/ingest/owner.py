@@ -22,7 +22,7 @@ import ray
 from rebu_ray.ingest.answer import Appended, Call, answer, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
-from rebu_ray.ingest.indexing import Indexing
+from rebu_ray.ingest.indexing import Indexing, ray_rebuild
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
@@ -69,7 +69,11 @@ class Owner:
             self._append_documents,
             self._ask,
         )
-        self._indexing = Indexing(slot, routing.partitions, settings, self._log, self._processing)
+        self._lake_lock = asyncio.Lock()
+        rebuild = ray_rebuild(settings, routing.partitions)
+        self._indexing = Indexing(
+            slot, routing.partitions, settings, self._log, self._processing, self._lake_lock, rebuild
+        )
         self._queue: list[Call] = []
         self._queued_bytes = 0
         self._drain_rate = 0.0
@@ -116,7 +120,6 @@ class Owner:
             "epoch": self._log.epoch,
             "pid": os.getpid(),
             "partitions": sorted(self._own),
-            "index": "behind" if self._indexing.behind else "current",
             "queued_bytes": self._queued_bytes,
             "journal_bytes": self._log.unflushed_bytes,
             "journal_age_s": max(0.0, (_now() - since) / 1000) if self._log.unflushed_bytes else 0.0,
@@ -127,6 +130,7 @@ class Owner:
             "undelivered": self._delivery.undelivered,
             "rows": sum(self._log.last_seq.values()),
             **self._counts,
+            **self._indexing.status(),
             **self._processing.status(),
         }
 
@@ -155,11 +159,12 @@ class Owner:
         held: Held = await self._in(self._writer, lambda: Held(dict(log.last_seq), log.pending.entries()))
         return held
 
-    async def reindex(self) -> None:
-        """Rebuild the index of the own partitions from lake and journal."""
+    async def reindex(self) -> dict[str, int]:
+        """Rebuild the index of the own partitions from lake and journal; how many, and how many rows they have."""
         self._run()
         await self._indexing.clear()
-        await self._catch_up()
+        await self._indexing.catch_up()
+        return {"partitions": len(self._log.partitions), "rows": sum(self._log.last_seq.values())}
 
     async def stop(self) -> None:
         """Finish what was accepted and let go of the journal."""
@@ -179,11 +184,11 @@ class Owner:
         if self._tasks:
             return
         self._wake = asyncio.Event()
-        self._lake_lock = asyncio.Lock()
         self._to_index: asyncio.Queue[tuple[list[Call], Commit]] = asyncio.Queue(4)
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._commit_loop,
             self._index_loop,
+            self._indexing_loop,
             self._care_loop,
             self._processing.run,
             self._processing.save_loop,
@@ -274,19 +279,8 @@ class Owner:
         return True
 
     async def _care_loop(self) -> None:
-        """Once a second: catch up with Redis, deliver what waits, move old rows to the lake."""
-        failures = 0
+        """Once a second: deliver what waits, move old rows to the lake."""
         while True:
-            if self._indexing.behind:
-                try:
-                    await self._catch_up()
-                    failures = 0
-                except UNAVAILABLE as error:
-                    if failures % 30 == 0:
-                        log.warning("shard %d: index still unavailable: %s", self._slot, error)
-                    failures += 1
-            else:
-                await self._indexing.check()
             await self._delivery.again()
             self._join.expire(_now())
             now = time.monotonic()
@@ -299,11 +293,11 @@ class Owner:
                     self._flush_after = time.monotonic() + FLUSH_AGAIN_SECONDS
             await asyncio.sleep(1.0)
 
-    async def _catch_up(self) -> None:
-        """Bring the index to the journal's end, while the lake stays as it is. Raises one of UNAVAILABLE."""
+    async def _indexing_loop(self) -> None:
+        """See to the index, once the rows of erased people are out of a lake that may have been restored."""
         async with self._lake_lock:
             await self._erasing.scrub()
-            await self._indexing.catch_up()
+        await self._indexing.run()
 
     # -- lake -------------------------------------------------------------------------------------------------
 

@@ -111,9 +111,9 @@ class IngestShard:
         """See `Owner.audited`."""
         return await self._owner.audited()
 
-    async def reindex(self) -> None:
+    async def reindex(self) -> dict[str, int]:
         """See `Owner.reindex`."""
-        await self._owner.reindex()
+        return await self._owner.reindex()
 
     async def stop(self) -> None:
         """See `Owner.stop`."""

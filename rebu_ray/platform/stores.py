@@ -26,7 +26,12 @@ def check_stores(settings: Settings) -> None:
     TombstoneStore(settings.cursors, settings.lake, secret).load()
     client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     try:
-        client.ping()
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise StoreError(
+                f"Redis at {_without_password(settings.redis_url)} drops keys when it is full (maxmemory-policy "
+                f"{policy}): set it to noeviction, or histories would lack records and nobody would know"
+            )
     except redis.BusyLoadingError:
         return  # it is there and reads its snapshot: the shards wait for it
     except redis.RedisError as error:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, load_keys
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
@@ -29,6 +30,8 @@ log = logging.getLogger("rebu")
 LOGICAL_CPUS: Final = 16
 """What a local Ray is told to have: actors here wait more than they compute, and shares are small."""
 OBJECT_STORE_BYTES: Final = 256 * 1024 * 1024
+TELL_SECONDS: Final = 5.0
+"""How often a start that takes long says how far it is."""
 
 
 class Platform:
@@ -80,7 +83,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         stack.enter_context(_ray(settings.data_dir))
         _unless(stop)
         say("starting the shards")
-        coordinator = stack.enter_context(_shards(settings))
+        coordinator = stack.enter_context(_shards(settings, say, stop))
         _unless(stop)
         say("starting Serve")
         stack.enter_context(_serve(settings, keys, coordinator))
@@ -134,15 +137,21 @@ def _ray(data_dir: str) -> Iterator[None]:
 
 
 @contextmanager
-def _shards(settings: Settings) -> Iterator[Any]:
+def _shards(settings: Settings, say: Callable[[str], None], stop: threading.Event) -> Iterator[Any]:
     import ray
 
     from rebu_ray.ingest.coordinator import find_or_make
 
     coordinator: Any = find_or_make(settings)
     try:
+        started = coordinator.start.remote()
+        while not ray.wait([started], timeout=TELL_SECONDS)[0]:
+            _unless(stop)
+            done, total = progress(ray.get(coordinator.status.remote())["shards"])
+            if total:
+                say(f"  {done:,} of {total:,} records are indexed")
         try:
-            ray.get(coordinator.start.remote())
+            ray.get(started)
         except ray.exceptions.RayTaskError as error:
             # Whoever started the platform needs the reason, not where in an actor it was found.
             if isinstance(error.cause, (JournalError, LakeError, LayoutError, TimeoutError)):

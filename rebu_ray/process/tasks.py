@@ -1,4 +1,4 @@
-"""The Ray tasks that compute documents."""
+"""The Ray tasks that compute documents, and that rebuild the index."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
 from rebu_ray.process.full import Crossing, Full, crossing, full
 from rebu_ray.process.load import load, subjects_of
+from rebu_ray.process.rebuild import Hot, Piece, index_piece
 from rebu_ray.store.facts import Keys
-from rebu_ray.store.index import Client
+from rebu_ray.store.index import Client, Index
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.rows import encode, to_batch
+from rebu_ray.store.tombstones import Tombstones
 
 
 @ray.remote(num_cpus=0.25, max_retries=3)
@@ -44,6 +46,14 @@ def full_task(lake_uri: str, partition: int, partitions: int, *crossings: Crossi
     return full(Lake(lake_uri), partition, partitions, crossings, time.time_ns() // 1_000_000)
 
 
+@ray.remote(num_cpus=0.25, max_retries=3)
+def rebuild_task(
+    redis_url: str, lake_uri: str, partitions: int, piece: Piece, tombstones: Tombstones, hot: Hot
+) -> Touched:
+    """`process.rebuild.index_piece` where there is room for it."""
+    return index_piece(_index(redis_url), Lake(lake_uri), partitions, piece, tombstones, hot)
+
+
 def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes:
     """The documents of subjects that changed, as an encoded `WIRE` batch; empty where none did.
 
@@ -52,6 +62,12 @@ def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes
     loaded = load(client, Keys(partitions), subjects)
     found = changes(compute(loaded.facts, loaded.errors), loaded, partitions, time.time_ns() // 1_000_000)
     return encode(to_batch(found)) if found else b""
+
+
+@lru_cache(maxsize=4)
+def _index(url: str) -> Index:
+    pa.set_cpu_count(1)
+    return Index(url)
 
 
 @lru_cache(maxsize=4)

@@ -27,6 +27,7 @@ from rebu_ray.store.index import (
     quiet_key,
     traits_key,
     unlinks_key,
+    withdrawn_key,
 )
 from rebu_ray.store.journal import Journal, unpack
 from rebu_ray.store.lake import Lake
@@ -127,7 +128,7 @@ def forget(redis: Client, partitions: int, names: Names) -> dict[str, int]:
 
 def clear(redis: Client, partitions: int) -> None:
     """Empty the index: its positions first, so that nobody trusts what is left."""
-    redis.delete(*(position_key(p) for p in range(partitions)))
+    redis.delete(*(key(p) for p in range(partitions) for key in (position_key, withdrawn_key)))
     found: list[bytes] = []
     for key in redis.scan_iter(match=b"rebu{*", count=1000):
         found.append(key)

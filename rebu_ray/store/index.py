@@ -10,15 +10,17 @@ Every key carries its partition as a hash tag, so that a partition's keys share 
     rebu{P}f:STREAM     place below which a stream's rows may be in the lake only
     rebu{P}q            sorted set stream -> when it was last written to (ms), for eviction
     (what is kept about rides and messages: see facts.py)
-    rebu{P}pos          format:sequence number up to which the partition's journal is indexed, with ":behind"
-                        while the index is known to lack something
+    rebu{P}pos          format:sequence number up to which the partition's journal is indexed, with ":behind:END"
+                        while the index is known to lack something, END being how far the journal was, and with
+                        ":anew" behind that while it is built from nothing
+    rebu{P}was          pos, while Redis is full: it cannot be written then, but be renamed
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -76,6 +78,10 @@ def position_key(partition: int) -> bytes:
     return b"rebu{%d}pos" % partition
 
 
+def withdrawn_key(partition: int) -> bytes:
+    return b"rebu{%d}was" % partition
+
+
 def unflushed_key(partition: int) -> bytes:
     return b"rebu{%d}n" % partition
 
@@ -84,15 +90,20 @@ def watch_channel(partition: int, stream: str) -> bytes:
     return b"rebu{%d}w:" % partition + stream.encode()
 
 
-def position_value(seq: int, behind: bool = False) -> bytes:
-    return b"%d:%d%s" % (INDEX_FORMAT, seq, b":behind" if behind else b"")
-
-
 class Position(NamedTuple):
     """How far a partition is indexed, and whether rows up to there may be missing."""
 
     seq: int
-    behind: bool
+    behind: bool = False
+    end: int = 0
+    """Of an index that is behind, how far it has to come."""
+    anew: bool = False
+    """Whether it is being built from nothing."""
+
+
+def position_value(seq: int, behind: bool = False, end: int = 0, anew: bool = False) -> bytes:
+    """A position as it is kept."""
+    return b"%d:%d%b" % (INDEX_FORMAT, seq, b":behind:%d%b" % (end, b":anew" if anew else b"") if behind else b"")
 
 
 def parse_position(value: bytes | None) -> Position | None:
@@ -100,7 +111,10 @@ def parse_position(value: bytes | None) -> Position | None:
     if value is None:
         return None
     form, seq, *behind = value.split(b":")
-    return Position(int(seq), bool(behind)) if int(form) == INDEX_FORMAT else None
+    if int(form) != INDEX_FORMAT:
+        return None
+    # A version that did not say how far it has to come wrote "behind" alone.
+    return Position(int(seq), bool(behind), int(behind[1]) if len(behind) > 1 else 0, b"anew" in behind)
 
 
 def link_member(event_time: int, received_at: int, user_id: str) -> bytes:
@@ -217,12 +231,18 @@ def _person(row: dict[str, Any], partitions: int) -> list[Command]:
     return out
 
 
-def position_commands(positions: dict[int, int], behind: bool = False) -> list[Command]:
+def position_commands(positions: Mapping[int, Position | int]) -> list[Command]:
     """The commands that say how far partitions are indexed now; to be sent after the rows themselves.
+
+    A number alone is the position of a partition that lacks nothing.
 
     A partition without a position gets none: Redis has lost it, and a position would vouch for what is gone.
     """
-    return [("SET", position_key(p), position_value(seq, behind), "XX") for p, seq in positions.items()]
+    return [("SET", position_key(p), _value(position), "XX") for p, position in positions.items()]
+
+
+def _value(position: Position | int) -> bytes:
+    return position_value(position) if isinstance(position, int) else position_value(*position)
 
 
 def _traits(body: bytes) -> bytes:
@@ -281,32 +301,60 @@ class Index:
             raise failed
 
     def positions(self, partitions: Iterable[int]) -> dict[int, Position | None]:
-        """How far each partition is indexed; None where it has to be rebuilt."""
+        """How far each partition is indexed; None where it has to be rebuilt. Withdrawn ones are behind."""
         wanted = list(partitions)
         pipe = self.redis.pipeline(transaction=False)
         for partition in wanted:
             pipe.get(position_key(partition))
-        return {p: parse_position(value) for p, value in zip(wanted, pipe.execute(), strict=True)}
+            pipe.get(withdrawn_key(partition))
+        replies = iter(pipe.execute())
+        found: dict[int, Position | None] = {}
+        for partition in wanted:
+            position, withdrawn = parse_position(next(replies)), parse_position(next(replies))
+            if position is None and withdrawn is not None:
+                position = withdrawn._replace(behind=True)
+            found[partition] = position
+        return found
 
-    def set_positions(self, positions: dict[int, int], behind: bool = False) -> None:
+    def set_positions(self, positions: Mapping[int, Position | int]) -> None:
         """Say how far partitions are indexed, whatever was known of them before."""
-        self.send([("SET", position_key(p), position_value(seq, behind)) for p, seq in positions.items()])
+        self.send([("SET", position_key(p), _value(position)) for p, position in positions.items()])
 
-    def move_positions(self, positions: dict[int, int], behind: bool = False) -> None:
+    def move_positions(self, positions: Mapping[int, Position | int]) -> None:
         """Say how far partitions are indexed now. Raises IndexEmptied where one has no position any more."""
-        self.send(position_commands(positions, behind))
+        self.send(position_commands(positions))
 
-    def clear(self, partition: int) -> None:
-        """Remove the keys of a partition, its position first, so that no reader trusts what is left.
+    def withdraw(self, partitions: Iterable[int]) -> None:
+        """Have readers take the index of partitions for incomplete, also where Redis is full and takes no writes."""
+        pipe = self.redis.pipeline(transaction=False)
+        for partition in partitions:
+            pipe.rename(position_key(partition), withdrawn_key(partition))
+        for reply in pipe.execute(raise_on_error=False):
+            if isinstance(reply, Exception) and "no such key" not in str(reply):
+                raise reply
 
-        What is said about its anonymous ids, rides, messages and drivers stays: rows of other partitions said it,
+    def restore(self, positions: Mapping[int, Position]) -> None:
+        """Have positions back that may have been withdrawn, as ones that are behind. The others stay as they are."""
+        for partition, position in positions.items():
+            # Written before it is renamed: a Redis that is still full must not have it back as it was.
+            if self.redis.set(withdrawn_key(partition), _value(position._replace(behind=True)), xx=True):
+                self.redis.rename(withdrawn_key(partition), position_key(partition))
+
+    def clear(self, *partitions: int) -> None:
+        """Remove the keys of partitions, their positions first, so that no reader trusts what is left.
+
+        What is said about their anonymous ids, rides, messages and drivers stays: rows of other partitions said it,
         which need not be read again. So a new form of these keys needs new names.
         """
-        self.redis.delete(position_key(partition))
-        others = tuple(b"rebu{%d}%b:" % (partition, letter) for letter in _OTHERS)
+        if not partitions:
+            return
+        self.redis.delete(*map(position_key, partitions), *map(withdrawn_key, partitions))
+        own = tuple(b"rebu{%d}" % partition for partition in partitions)
+        others = tuple(b"%b%b:" % (prefix, letter) for prefix in own for letter in _OTHERS)
         found: list[bytes] = []
-        for key in self.redis.scan_iter(match=b"rebu{%d}*" % partition, count=1000):
-            if key.startswith(others):
+        match = own[0] + b"*" if len(own) == 1 else b"rebu{*"
+        for key in self.redis.scan_iter(match=match, count=1000):
+            if not key.startswith(own) or key.startswith(others):
                 continue
             found.append(key)
             if len(found) == 1000:
@@ -315,19 +363,19 @@ class Index:
         if found:
             self.redis.unlink(*found)
 
-    def settle(self, partition: int, streams: Sequence[str], below: int, keep: int, now: int) -> int:
-        """Note that streams were written, and drop what each holds beyond its newest `keep` members.
+    def settle(self, partition: int, written: Mapping[str, int], below: int, keep: int) -> int:
+        """Note when streams were written (ms), and drop what each holds beyond its newest `keep` members.
 
         Only members with an event time before `below` (ms) go: the caller knows that the lake has those.
         Answers how many went.
         """
         pipe = self.redis.pipeline(transaction=False)
-        for stream in streams:
-            pipe.zadd(quiet_key(partition), {stream: now}, gt=True)
+        for stream, at in written.items():
+            pipe.zadd(quiet_key(partition), {stream: at}, gt=True)
             pipe.zcard(history_key(partition, stream))
         sizes = pipe.execute()[1::2]
         gone = 0
-        for stream, size in zip(streams, sizes, strict=True):
+        for stream, size in zip(written, sizes, strict=True):
             if size > keep:
                 edge = self.redis.zrange(history_key(partition, stream), size - keep, size - keep)
                 if edge:

@@ -11,12 +11,18 @@ from rebu_ray.store.lake import DataFile, Lake, Manifest
 from rebu_ray.store.rows import ROWS
 
 
-def in_sequence(lake: Lake, partition: int, manifest: Manifest, after: int = 0) -> Iterator[pa.Table]:
-    """The rows (`ROWS`) with a sequence number beyond `after`, documents of rides included, in sequence.
+def in_sequence(
+    lake: Lake, partition: int, manifest: Manifest, after: int = 0, until: int | None = None
+) -> Iterator[pa.Table]:
+    """The rows (`ROWS`) with a sequence number beyond `after`, documents of rides included, in sequence; none beyond
+    `until`, where that is given.
 
     Two files are held at a time, one of each sort: the files of a sort follow one another.
     """
-    rows, documents = (_files_in_sequence(lake, partition, files, after) for files in (manifest.files, manifest.rides))
+    last = manifest.covered_seq if until is None else until
+    rows, documents = (
+        _files_in_sequence(lake, partition, files, after, last) for files in (manifest.files, manifest.rides)
+    )
     left, right = next(rows, None), next(documents, None)
     while left is not None and right is not None:
         edge = min(_last_seq(left), _last_seq(right))
@@ -31,11 +37,16 @@ def in_sequence(lake: Lake, partition: int, manifest: Manifest, after: int = 0) 
         yield from following
 
 
-def _files_in_sequence(lake: Lake, partition: int, files: Sequence[DataFile], after: int) -> Iterator[pa.Table]:
+def _files_in_sequence(
+    lake: Lake, partition: int, files: Sequence[DataFile], after: int, until: int
+) -> Iterator[pa.Table]:
     for file in sorted(files, key=lambda f: f.first_seq):
-        if file.last_seq > after:
+        if file.last_seq > after and file.first_seq <= until:
             table = lake.read(partition, [file]).cast(ROWS)
-            yield table.filter(pc.greater(table["seq"], after)).sort_by("seq")
+            wanted = pc.and_(pc.greater(table["seq"], after), pc.less_equal(table["seq"], until))
+            table = table.filter(wanted).sort_by("seq")
+            if table.num_rows:  # numbers have gaps where rows were erased
+                yield table
 
 
 def _last_seq(table: pa.Table) -> int:

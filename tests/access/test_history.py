@@ -21,7 +21,7 @@ from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest, Kind, Record, Source
 from rebu_ray.store import flush as flush_module
 from rebu_ray.store import lake as lake_module
-from rebu_ray.store.index import commands, history_key, position_commands, position_key
+from rebu_ray.store.index import commands, history_key, position_commands, position_key, position_value
 from rebu_ray.store.links import Link
 from rebu_ray.store.member import Codec, place
 from rebu_ray.store.rows import partition_of
@@ -285,6 +285,16 @@ def read(world: World, user: str, wait_seconds: float = 0.0, **options: Any) -> 
 def names_in(partition: int, prefix: str) -> Iterator[str]:
     """Users or phones of a partition."""
     return (str(n) for n in range(1000) if partition_of(f"{prefix}:{n}", PARTITIONS) == partition)
+
+
+def test_who_is_refused_is_told_how_far_a_rebuild_is(world: World) -> None:
+    user = next(names_in(0, "u"))
+    world.write(said(user))
+    for anew, code in ((True, "index_rebuilding"), (False, "index_catching_up")):
+        world.index.redis.set(position_key(0), position_value(1200, True, 9000, anew))
+        with pytest.raises(BadRequest, match=r"1,200 of 9,000 records") as refused:
+            read(world, user)
+        assert (refused.value.status, refused.value.code) == (503, code)
 
 
 @pytest.mark.parametrize("state", ["no position", "behind", "another format"])

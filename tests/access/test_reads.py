@@ -365,6 +365,8 @@ def test_only_the_admin_operates(path: str) -> None:
         assert asked == []
     response, asked = post(ADMIN)
     assert (response.status_code, response.json()["success"], asked) == (200, True, [path.rpartition("/")[2]])
+    if path.endswith("reindex"):
+        assert response.json() == {"success": True, "partitions": 4, "rows": 9}
     gotten = asyncio.run(visit(Backends(), lambda client: client.get(path, headers=ADMIN)))
     assert refused(gotten) == (405, "method_not_allowed")
 
@@ -393,6 +395,10 @@ def test_ready_when_every_shard_is(world: World) -> None:
     response = state_of(world, "/readyz", SHARD, {"slot": 1, "index": "behind"}, {"slot": 2, "index": "away"})
     assert refused(response) == (503, "not_ready")
     assert "[1, 2]" in response.json()["message"]
+    rebuilding = {"slot": 1, "index": "behind", "rebuilding": {"rows_done": 1200, "rows_total": 5000}}
+    response = state_of(world, "/readyz", SHARD, rebuilding, rebuilding | {"slot": 2})
+    assert refused(response) == (503, "not_ready")
+    assert "2,400 of 10,000 records" in response.json()["message"]
     assert response.headers["retry-after"]
 
 

@@ -73,7 +73,7 @@ class World:
     def trim(self, keep: int) -> None:
         """Keep in the index what is hot, as far as the lake has the rest."""
         for partition, stream in sorted(self._streams):
-            self.index.settle(partition, [stream], self.log.flushed_below(partition), keep, NOW)
+            self.index.settle(partition, {stream: NOW}, self.log.flushed_below(partition), keep)
 
     def settle_rides(self) -> None:
         """Let go of what says that the lake lacks documents of rides, as far as it has them."""
@@ -83,7 +83,7 @@ class World:
     def evict(self) -> None:
         """Drop from the index what the lake has."""
         for partition, stream in sorted(self._streams):
-            self.index.settle(partition, [stream], 0, FAR, NOW)
+            self.index.settle(partition, {stream: NOW}, 0, FAR)
         for partition in range(PARTITIONS):
             self.index.evict(partition, self.log.flushed_below(partition), NOW)
 

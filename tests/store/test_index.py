@@ -27,6 +27,7 @@ from rebu_ray.store.index import (
     parse_link,
     parse_position,
     position_commands,
+    position_key,
     position_value,
     quiet_key,
     traits_key,
@@ -40,6 +41,7 @@ from tests.records import NOW, identified, ids, journalled, routed, said, seeded
 
 P = 4
 NEVER = 2**62
+NUMBERS = st.integers(0, 2**48)
 
 
 @pytest.fixture(scope="module")
@@ -209,16 +211,16 @@ def test_what_goes_was_old_enough_and_lies_below_the_floor(
     send(shared, journalled(routed([said("ada", i, at) for at, i in found], P), last))
     there = {place(at, i) for at, i in found}
     floor = b""
-    shared.settle(PARTITION, [STREAM], 0, 10**6, NOW)
+    shared.settle(PARTITION, {STREAM: NOW}, 0, 10**6)
     for number, (step, when, keep) in enumerate(steps):
         if step == "late":
             send(shared, journalled(routed([said("ada", f"late{number}", when)], P), last))
-            shared.settle(PARTITION, [STREAM], 0, 10**6, NOW)
+            shared.settle(PARTITION, {STREAM: NOW}, 0, 10**6)
             there.add(place(when, f"late{number}"))
             continue
         newest = sorted(there)[-keep:] if step == "settle" else []
         if step == "settle":
-            gone = shared.settle(PARTITION, [STREAM], when, keep, NOW)
+            gone = shared.settle(PARTITION, {STREAM: NOW}, when, keep)
         else:
             gone = shared.evict(PARTITION, when, NOW)
         left = {split(m).place for m in shared.redis.zrange(history_key(PARTITION, STREAM), 0, -1)}
@@ -239,7 +241,7 @@ def test_what_goes_was_old_enough_and_lies_below_the_floor(
 
 def test_the_floor_rises_no_higher_than_the_newest_that_went(index: Index) -> None:
     send(index, journalled(routed([said("ada", "1", NOW), said("ada", "2", NOW + 7)], P)))
-    index.settle(PARTITION, [STREAM], 0, 10, NOW)
+    index.settle(PARTITION, {STREAM: NOW}, 0, 10)
     assert index.evict(PARTITION, NEVER, NOW) == 2
     assert index.redis.get(floor_key(PARTITION, STREAM)) == time_place(NOW + 8)
 
@@ -248,8 +250,8 @@ def test_only_streams_that_were_quiet_long_enough_are_evicted(index: Index) -> N
     users = [name for name in map(str, range(100)) if partition_of(f"u:{name}", P) == PARTITION][:6]
     send(index, journalled(routed([said(user, "1", NOW) for user in users], P)))
     for n, user in enumerate(users):
-        index.settle(PARTITION, [f"u:{user}"], 0, 10, NOW + n)
-    index.settle(PARTITION, [f"u:{users[3]}"], 0, 10, NOW - 100)
+        index.settle(PARTITION, {f"u:{user}": NOW + n}, 0, 10)
+    index.settle(PARTITION, {f"u:{users[3]}": NOW - 100}, 0, 10)
     assert index.evict(PARTITION, NEVER, NOW + 3, limit=2) == 2
     assert index.evict(PARTITION, NEVER, NOW + 3) == 2
     assert index.evict(PARTITION, NEVER, NOW + 3) == 0
@@ -260,7 +262,7 @@ def test_only_streams_that_were_quiet_long_enough_are_evicted(index: Index) -> N
 
 def test_a_quiet_stream_that_cannot_go_yet_goes_later(index: Index) -> None:
     send(index, journalled(routed([said("ada", "1", NOW)], P)))
-    index.settle(PARTITION, [STREAM], 0, 10, NOW)
+    index.settle(PARTITION, {STREAM: NOW}, 0, 10)
     assert index.evict(PARTITION, NOW, NOW) == 0
     assert index.evict(PARTITION, NOW + 1, NOW) == 1
     assert index.redis.zcard(quiet_key(PARTITION)) == 0
@@ -270,9 +272,14 @@ def test_a_quiet_stream_that_cannot_go_yet_goes_later(index: Index) -> None:
 
 
 @settings(seeded)
-@given(st.integers(0, 2**48), st.booleans())
-def test_a_position_is_read_as_written(seq: int, behind: bool) -> None:
-    assert parse_position(position_value(seq, behind)) == Position(seq, behind)
+@given(NUMBERS, NUMBERS, st.booleans())
+def test_a_position_is_read_as_written(seq: int, end: int, anew: bool) -> None:
+    assert parse_position(position_value(seq)) == Position(seq)
+    assert parse_position(position_value(seq, True, end, anew)) == Position(seq, True, end, anew)
+
+
+def test_a_position_of_a_version_that_did_not_say_how_far_it_has_to_come_is_read() -> None:
+    assert parse_position(position_value(7, behind=True).replace(b":behind:0", b":behind")) == Position(7, True)
 
 
 def test_a_position_of_another_format_is_none() -> None:
@@ -282,8 +289,8 @@ def test_a_position_of_another_format_is_none() -> None:
 
 def test_positions_are_moved_only_where_they_are(index: Index) -> None:
     index.set_positions({0: 5, 1: 6})
-    index.move_positions({0: 7}, behind=True)
-    assert index.positions([0, 1]) == {0: Position(7, True), 1: Position(6, False)}
+    index.move_positions({0: Position(7, True, 9)})
+    assert index.positions([0, 1]) == {0: Position(7, True, 9), 1: Position(6)}
     index.redis.flushall()
     with pytest.raises(IndexEmptied):
         index.move_positions({0: 8})
@@ -291,14 +298,41 @@ def test_positions_are_moved_only_where_they_are(index: Index) -> None:
 
 
 def test_positions_are_set_moved_and_never_invented(index: Index) -> None:
-    index.set_positions({0: 5, 1: 6}, behind=True)
-    assert index.positions(range(3)) == {0: Position(5, True), 1: Position(6, True), 2: None}
+    index.set_positions({0: Position(5, True, 8), 1: Position(6, True, 8, True)})
+    assert index.positions(range(3)) == {0: Position(5, True, 8), 1: Position(6, True, 8, True), 2: None}
     index.send(position_commands({0: 9}))
     assert index.positions([0]) == {0: Position(9, False)}
     with pytest.raises(IndexEmptied):
         index.send(position_commands({0: 10, 2: 7}))
     assert index.positions([0, 2]) == {0: Position(10, False), 2: None}
     assert issubclass(IndexEmptied, UNAVAILABLE)
+
+
+def test_a_full_redis_can_be_told_that_it_lacks_something(index: Index) -> None:
+    index.set_positions({0: 5, 1: Position(6, True, 8, True)})
+    index.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(UNAVAILABLE):
+            index.move_positions({0: 6})
+        index.withdraw([0, 1, 2])
+        index.withdraw([0])  # once is enough
+        assert index.redis.exists(position_key(0), position_key(1)) == 0
+        lacking = {0: Position(5, True), 1: Position(6, True, 8, True), 2: None}
+        assert index.positions(range(3)) == lacking
+        with pytest.raises(UNAVAILABLE):
+            index.restore({0: Position(5, end=9)})
+        assert index.positions(range(3)) == lacking
+    finally:
+        index.redis.config_set("maxmemory", 0)
+    with pytest.raises(IndexEmptied):
+        index.move_positions({0: 6})
+    index.restore({0: Position(5, end=9), 2: Position(7)})
+    assert index.positions(range(3)) == {0: Position(5, True, 9), 1: Position(6, True, 8, True), 2: None}
+    index.move_positions({0: 9})
+    assert index.positions([0]) == {0: Position(9)}
+    index.clear(0, 1)
+    assert index.positions([0, 1]) == {0: None, 1: None}
+    assert dump(index.redis) == {}
 
 
 def test_a_partition_is_cleared_alone_and_forgets_everything_but_its_phones_people(index: Index) -> None:
@@ -310,7 +344,7 @@ def test_a_partition_is_cleared_alone_and_forgets_everything_but_its_phones_peop
     index.set_positions(dict.fromkeys(range(P), 7))
     for partition in range(P):
         index.settle(
-            partition, [f"u:{user}" for user in everybody if partition_of(f"u:{user}", P) == partition], 0, 9, 1
+            partition, {f"u:{user}": 1 for user in everybody if partition_of(f"u:{user}", P) == partition}, 0, 9
         )
     before = dump(index.redis)
     index.clear(1)

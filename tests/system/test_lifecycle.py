@@ -137,7 +137,8 @@ def test_redis_that_was_emptied_is_filled_again(own: Running) -> None:
         answer = own.get("/v1/users/l4/events", {"limit": 1000})  # half an answer is none
         assert answer.status_code == 503 or answer.json()["items"] == before
         done = rebu("reindex", "--data-dir", own.data_dir)
-        assert (done.returncode, done.stdout) == (0, "the index is rebuilt\n"), done.stderr
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("the index is rebuilt: 16 partitions with "), done.stdout
     assert own.history("l4") == before
     assert own.deadletters() == letters
 
