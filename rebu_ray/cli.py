@@ -111,7 +111,7 @@ def up(
     Example: rebu up --data-dir ./data --port 8000
     """
     settings = config.load(data_dir=data_dir, host=host, port=port, shards=shards, appdb_url=appdb)
-    run_in_session(lambda: guarded(lambda: serve(settings)))
+    run_in_session(lambda: guarded(lambda: serve(settings)), again=True)
 
 
 def serve(settings: config.Settings) -> None:

@@ -11,9 +11,11 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+MAX_PARTITIONS: Final = 4096
 
 
 class SettingsError(Exception):
@@ -106,7 +108,7 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         raise SettingsError(f"setting {error}: correct the REBU_* variable or the option of that name") from error
     for name, low, high in (
         ("shards", 1, 1000),
-        ("partitions", 1, 4096),
+        ("partitions", 1, MAX_PARTITIONS),
         ("port", 1, 65535),
         ("max_replicas", 1, 10_000),
         ("hot_events", 1, 10_000_000),

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from rebu_ray.platform.haproxy import install
 INLINE_BYTES: Final = 4 * 1024 * 1024
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
+_SOCKET_PATH: Final = "RAY_SERVE_HAPROXY_SOCKET_PATH"
 _FOLDER_LENGTH: Final = 19
 """The longest folder below which HAProxy's socket paths stay within the 97 bytes that it allows."""
 
@@ -69,19 +71,41 @@ def keep_logs(folder: Path, data_dir: str) -> None:
 def clear_leftovers(data_dir: str) -> int:
     """End what an earlier platform on this data dir left running when it was killed; how many processes that were.
 
-    They are known by the session folder in their command line. Only for the holder of the data dir's lock.
+    They are known by the session folder in their command line or, as Ray's workers write over theirs, by the place of
+    HAProxy's socket in their environment. Only for the holder of the data dir's lock.
     """
     mark = f"{session_folder(data_dir)}/"
+    socket_path = f"{mark}h/admin.sock"
     left = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and any(mark in word for word in process.cmdline()):
+            if process.pid != os.getpid() and (
+                any(mark in word for word in process.cmdline()) or process.environ().get(_SOCKET_PATH) == socket_path
+            ):
                 process.kill()
                 left.append(process)
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     psutil.wait_procs(left, timeout=10)
     return len(left)
+
+
+def pillars() -> dict[str, psutil.Process]:
+    """By name, the processes of the Ray that this process has started without which nothing of it works."""
+    found = {process.name(): process for process in psutil.Process().children()}
+    return {name: process for name, process in found.items() if name in ("raylet", "gcs_server")}
+
+
+def fallen(pillars: Mapping[str, psutil.Process]) -> list[str]:
+    """The names of those that are dead."""
+    return [name for name, process in pillars.items() if not _lives(process)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def workers() -> list[psutil.Process]:
@@ -121,7 +145,7 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(install(haproxy)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        _SOCKET_PATH: str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         # They would cost a tenth of a small request: a line of log each, which a process of Serve's takes apart.
@@ -133,6 +157,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # An HAProxy that died is started again when it was missed three times: after three seconds, not thirty.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # A batch goes to its shard within the call, not by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.

@@ -8,11 +8,15 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import psutil
 import redis
+
+from rebu_ray.settings import MAX_PARTITIONS
+from rebu_ray.store.index import parse_position, position_key, position_value
 
 START_SECONDS: Final = 60.0
 """How long a start may take: a large snapshot is loaded."""
@@ -67,14 +71,39 @@ class RedisServer:
         """The process id, while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def start(self) -> None:
-        """Start the server and wait until it answers. Raises RedisServerError."""
-        config = self._folder / "server.conf"
+    def start(self, first: Callable[[redis.Redis], None] | None = None) -> None:
+        """Start the server and wait until it answers. Raises RedisServerError.
+
+        `first` is done before anybody else is let in.
+        """
+        password = self._password if first is None else secrets.token_urlsafe(24)
+        self._write_config(password)
+        self._end_leftover()
+        # In a session of its own: Ctrl-C in the terminal is for the platform, which stops this one last.
+        self._process = subprocess.Popen(
+            [find_binary(), str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        (self._folder / "server.pid").write_text(str(self._process.pid), encoding="ascii")
+        with redis.Redis(port=self._port, password=password, socket_connect_timeout=1) as client:
+            self._await_answer(client, self._process)
+            if first is not None:
+                first(client)
+                client.config_set("requirepass", self._password)
+                self._write_config(self._password)
+
+    @property
+    def _config(self) -> Path:
+        return self._folder / "server.conf"
+
+    def _write_config(self, password: str) -> None:
         text = "\n".join(
             (
                 "bind 127.0.0.1",
                 f"port {self._port}",
-                f"requirepass {self._password}",
+                f"requirepass {password}",
                 f'dir "{self._folder}"',
                 'save "300 100000"',
                 "appendonly no",
@@ -85,27 +114,22 @@ class RedisServer:
                 f'logfile "{self._folder / "server.log"}"',
             )
         )
-        with open(os.open(config, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        with open(os.open(self._config, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text + "\n")
-        self._end_leftover()
-        # In a session of its own: Ctrl-C in the terminal is for the platform, which stops this one last.
-        self._process = subprocess.Popen(
-            [find_binary(), str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        (self._folder / "server.pid").write_text(str(self._process.pid), encoding="ascii")
+
+    def _await_answer(self, client: redis.Redis, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        with redis.Redis.from_url(self.url, socket_connect_timeout=1) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
-                    if self._process.poll() is not None:
-                        log = self._folder / "server.log"
-                        raise RedisServerError(f"the embedded Redis ended at its start; {log} says why") from error
-                    if time.monotonic() > deadline:
-                        raise RedisServerError(f"the embedded Redis does not answer on port {self._port}") from error
-                    time.sleep(0.02)
+        while True:
+            try:
+                client.ping()
+                return
+            except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
+                if process.poll() is not None:
+                    log = self._folder / "server.log"
+                    raise RedisServerError(f"the embedded Redis ended at its start; {log} says why") from error
+                if time.monotonic() > deadline:
+                    raise RedisServerError(f"the embedded Redis does not answer on port {self._port}") from error
+                time.sleep(0.02)
 
     def _end_leftover(self) -> None:
         """End a server that an earlier platform on this folder left behind when it was killed; it saves what it has."""
@@ -121,10 +145,13 @@ class RedisServer:
             raise RedisServerError(f"an earlier embedded Redis still runs on {self._folder}: {error}") from error
 
     def revive(self) -> bool:
-        """Start the server again if it has died; whether it had."""
+        """Start the server again if it has died; whether it had.
+
+        What it has is what it had saved, which is not all that was written since: nobody reads it as if it were.
+        """
         if self.pid is not None:
             return False
-        self.start()
+        self.start(_distrust)
         return True
 
     def stop(self) -> None:
@@ -141,3 +168,15 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _distrust(client: redis.Redis) -> None:
+    """Have the index lag behind until the owners of its partitions have looked at it."""
+    keys = [position_key(partition) for partition in range(MAX_PARTITIONS)]
+    values = dict(zip(keys, client.mget(keys), strict=True))
+    found = {key: parse_position(value) for key, value in values.items() if isinstance(value, bytes)}
+    with client.pipeline(transaction=False) as pipe:
+        for key, position in found.items():
+            if position is not None:
+                pipe.set(key, position_value(position.seq, behind=True), xx=True)
+        pipe.execute()

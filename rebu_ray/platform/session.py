@@ -16,33 +16,71 @@ from types import FrameType
 from typing import Final, NoReturn
 
 WATCH_SECONDS: Final = 0.5
+AGAIN: Final = 75
+"""The exit status of a child whose work is to be begun anew."""
+LIVED_SECONDS: Final = 60.0
+"""A child that was killed sooner than this is not begun anew: it would be killed again, and again."""
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_in_session(work: Callable[[], int]) -> NoReturn:
-    """Run `work` in a child with its own session and exit with its status; the child does not outlive this process."""
+def begin_anew() -> NoReturn:
+    """Leave the child at once, as a crash would, for the parent to begin its work anew."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(AGAIN)
+
+
+def run_in_session(work: Callable[[], int], *, again: bool = False) -> NoReturn:
+    """Run `work` in a child with its own session and exit with its status; the child does not outlive this process.
+
+    With `again`, work that asks for it (`begin_anew`), and a child that was killed after it had lived a while, are
+    begun anew, until somebody asks this process to stop.
+    """
+    stopping = False
+    child = 0
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        os.kill(child, number)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    while True:
+        started = time.monotonic()
+        child = _fork(work)
+        for name in _PASSED_ON:
+            signal.signal(name, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+        _, status = os.waitpid(child, 0)
+        # From here on a signal would reach whatever took over the child's number, or be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+        code = os.waitstatus_to_exitcode(status)
+        killed = code < 0 and time.monotonic() - started > LIVED_SECONDS
+        if stopping or not again or not (code == AGAIN or killed):
+            sys.exit(code % 256)
+        print("the platform died and is started again", file=sys.stderr, flush=True)
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """A child that does the work; its process id."""
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
-    if child == 0:
-        os.setsid()
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-        status = 1
-        try:
-            status = work()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        os.kill(child, number)
-
+    if child:
+        return child
     for name in _PASSED_ON:
-        signal.signal(name, pass_on)
-    _, status = os.waitpid(child, 0)
-    sys.exit(os.waitstatus_to_exitcode(status) % 256)
+        signal.signal(name, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+    os.setsid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    status = 1
+    try:
+        status = work()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _end_with(parent: int) -> None:

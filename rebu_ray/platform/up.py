@@ -19,6 +19,7 @@ from rebu_ray.keys import Keys, load_keys
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
+from rebu_ray.platform.session import begin_anew
 from rebu_ray.platform.stores import check_stores
 from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
@@ -42,9 +43,17 @@ class Platform:
         self.keys = keys
         self.url = f"http://{settings.host}:{settings.port}"
         self._redis = redis
+        self._pillars = {} if ray_address() else local_ray.pillars()
 
     def supervise(self) -> None:
-        """Called now and then: starts the embedded Redis again should it have died."""
+        """Called now and then: starts the embedded Redis again should it have died, and where Ray has, everything.
+
+        What was left of Ray would refuse to stop in good order: this is left as after a crash, with which the next
+        start copes.
+        """
+        if fallen := local_ray.fallen(self._pillars):
+            log.error("%s of the local Ray died: the platform is started again", " and ".join(fallen))
+            begin_anew()
         if self._redis is not None and self._redis.revive():
             log.warning("the embedded Redis had died and was started again")
 

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 
 _WORK = """
 import signal, sys, time
@@ -57,3 +59,50 @@ def test_the_work_ends_with_a_parent_that_is_killed() -> None:
         time.sleep(0.05)
     helper.kill()
     process.communicate(timeout=30)
+
+
+_ANEW = """
+import os, signal, sys, time
+from pathlib import Path
+from rebu_ray.platform import session
+
+runs = Path(sys.argv[1])
+
+def work():
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+    number = len(runs.read_text()) if runs.exists() else 0
+    runs.write_text("x" * (number + 1))
+    how = sys.argv[2 + number]
+    if how == "anew":
+        session.begin_anew()
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "asked":
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    return 3
+
+session.LIVED_SECONDS = float(os.environ["LIVED"])
+session.run_in_session(work, again=os.environ["AGAIN"] == "1")
+"""
+
+
+@pytest.mark.parametrize(
+    ("again", "lived", "how", "runs", "status"),
+    [
+        (True, 0, ("anew", "anew", "ends"), 3, 3),
+        (True, 0, ("killed", "ends"), 2, 3),
+        (True, 0, ("anew", "asked"), 2, 9),
+        (True, 60, ("killed",), 1, 256 - signal.SIGKILL),
+        (False, 0, ("anew",), 1, 75),
+        (False, 0, ("killed",), 1, 256 - signal.SIGKILL),
+    ],
+)
+def test_work_is_begun_anew_where_that_was_asked_for(
+    tmp_path: Path, again: bool, lived: float, how: tuple[str, ...], runs: int, status: int
+) -> None:
+    environment = os.environ | {"AGAIN": str(int(again)), "LIVED": str(lived)}
+    command = [sys.executable, "-c", _ANEW, str(tmp_path / "runs"), *how]
+    done = subprocess.run(command, env=environment, timeout=60, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "runs").read_text()) == (status, "x" * runs), done.stderr
+    assert done.stderr.count("started again") == runs - 1
