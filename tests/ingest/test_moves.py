@@ -115,6 +115,8 @@ class World:
             self.shards[slot] = Shard(self, slot)
         elif kind == "go on" and shard is not None:
             shard.go_on()
+        elif kind == "restart":
+            self.start(slot)
         elif kind == "no answer":
             self.lost_answers += 1
         elif kind == "write":
@@ -265,7 +267,9 @@ def test_a_crash_at_any_step_leaves_every_partition_with_one_owner(
 
 disturbances = st.lists(
     st.tuples(
-        st.sampled_from(["kill", "begin", "go on", "go on", "write", "write", "stop", "continue", "no answer"]),
+        st.sampled_from(
+            ["kill", "begin", "go on", "restart", "restart", "write", "write", "stop", "continue", "no answer"]
+        ),
         st.integers(0, 5),
     ),
     max_size=60,
