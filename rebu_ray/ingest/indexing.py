@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pyarrow as pa
 
-from rebu_ray.ingest.processing import Processing
+from rebu_ray.ingest.processing import Cursor, Processing
+from rebu_ray.ingest.routing import shard_name
 from rebu_ray.process.dirty import Touched, touched, touched_again
 from rebu_ray.settings import Settings
 from rebu_ray.store import facts
 from rebu_ray.store.index import UNAVAILABLE, Index, commands, position_commands
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
+from rebu_ray.store.rows import partition_of
 
 log = logging.getLogger("rebu.shard")
 
@@ -38,7 +40,7 @@ class Indexing:
         self._settings = settings
         self._log = log
         self._processing = processing
-        self._index = Index(settings.redis_url)
+        self._index = Index(settings.redis_url, shard_name(slot), log.check)
         self._codec = Codec()
         self.behind = True
         """Whether the index lacks something: it has to `catch_up` before more is indexed."""
@@ -123,6 +125,35 @@ class Indexing:
         self._watched = {k: until for k, until in self._watched.items() if until > now}
         self._watched |= dict.fromkeys(streams, now + seconds)
 
+    async def release(self, partitions: Collection[int]) -> dict[str, float]:
+        """Let go of partitions that the log has no more; who of them is watched, for how many seconds more."""
+        async with self._gate:
+            for partition in partitions:
+                self._indexed.pop(partition, None)
+        now = time.monotonic()
+        gone = {k: until for k, until in self._watched.items() if partition_of(k, self._partitions) in partitions}
+        self._watched = {k: until for k, until in self._watched.items() if k not in gone}
+        return {stream: until - now for stream, until in gone.items() if until > now}
+
+    async def adopt(
+        self, partitions: Collection[int], own: Callable[[], Awaitable[None]], saved: Cursor, found: Touched
+    ) -> None:
+        """Take up partitions, which the log has once `own` has returned. `found` is what their rows touch whose
+        documents are not known to be done.
+        """
+        async with self._gate:
+            await own()
+            self._processing.adopt(partitions, saved)
+            try:
+                whole = await self._in_thread(self._take_up, partitions)
+            except UNAVAILABLE as error:
+                log.warning("shard %d: index unavailable: %s", self._slot, error)
+                whole = False
+            if whole:
+                self._processing.note(found, {p: self._indexed[p] for p in partitions})
+            # Else their rows are looked at when the index has them.
+            self.behind = self.behind or not whole
+
     def close(self) -> None:
         """Let go of Redis."""
         self._index.close()
@@ -178,8 +209,17 @@ class Indexing:
             done |= {p: max(done[p], ends[p]) for p in lacking}
         if not behind:
             self._index.move_positions(done)
-            self._indexed = done
+            self._indexed |= done
         return rebuilt
+
+    def _take_up(self, partitions: Collection[int]) -> bool:
+        """Whether the index has all rows of partitions; where not, readers are told so."""
+        found = self._index.positions(sorted(partitions))
+        ends = {p: self._log.last_seq[p] for p in partitions}
+        self._indexed |= ends
+        lacking = {p: at.seq for p, at in found.items() if at is not None and (at.seq != ends[p] or at.behind)}
+        self._index.move_positions(lacking, behind=True)
+        return not lacking and None not in found.values()
 
     def _look_at_missed(self) -> tuple[Touched, dict[int, int]]:
         """What rows touch whose documents are not known to be done: those since the last run, or since Redis left."""

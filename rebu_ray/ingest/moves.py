@@ -90,6 +90,11 @@ class Moves:
         self.pauses_ms: deque[float] = deque(maxlen=REMEMBERED)
         """For how long the partitions of the last moves took no writes."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is moving, or being saved."""
+        return self._one.locked()
+
     async def resume(self) -> None:
         """After a restart of the coordinator: go on with what was under way."""
         async with self._one:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from rebu_ray.store.cursor import Cursors
+from rebu_ray.store.journal import JournalError
 
 NAMESPACE = "rebu"
 COORDINATOR = "rebu-coordinator"
@@ -50,9 +51,14 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def load_standing(cursors: Cursors) -> Standing | None:
-    """What was saved last; None for a platform that never ran. Raises OSError where it cannot be read."""
+    """What was saved last; None for a platform that never ran. Raises OSError, or JournalError for what it is not."""
     data = cursors.load(_SAVED)
-    return None if data is None else msgspec.msgpack.decode(data, type=Standing)
+    try:
+        return None if data is None else msgspec.msgpack.decode(data, type=Standing)
+    except msgspec.DecodeError as error:
+        raise JournalError(
+            f"the cursor `{_SAVED}` beside the journal is damaged ({error}): with the platform stopped, remove it"
+        ) from error
 
 
 def save_standing(cursors: Cursors, standing: Standing) -> None:
