@@ -111,10 +111,10 @@ class Placement:
         return self.states
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
-        """Have so many shards, from 1 to the number of partitions; None while another scaling is under way."""
+        """Have so many shards, from 1 to the number of partitions; None while a scaling to another number is under way."""
         await self.begin()
         assert self._moves is not None
-        if self._scaling:
+        if self._scaling and shards != self._moves.standing.wanted:
             return None
         self._scaling, self._progress = True, time.monotonic()
         before = self._moves.standing.shards
@@ -132,7 +132,11 @@ class Placement:
             return {}
         standing = self._moves.standing
         return {
-            "routing": {"version": standing.routing.version, "leaving": sorted(standing.leaving)},
+            "routing": {
+                "version": self._moves.routing.version,
+                "owners": self._moves.routing.owners,
+                "leaving": sorted(standing.leaving),
+            },
             "scaling": self._scaling,
             "wanted_shards": standing.wanted,
             "moves": {
