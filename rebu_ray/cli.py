@@ -29,6 +29,7 @@ from rebu_ray.platform.session import run_in_session
 from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
 from rebu_ray.reindexing import reindexed
+from rebu_ray.scaling import scale
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
 from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
@@ -61,6 +62,7 @@ app = typer.Typer(
     help="Rebu: what happened to whom, in one history.",
 )
 app.add_typer(deadletters, name="deadletters")
+app.command()(scale)
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")
 

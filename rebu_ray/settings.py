@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many of a user's newest events Redis keeps; older ones are read from the lake."""
     hot_days: float = 30.0
     """After how many days without a new event a user's history is read from the lake alone."""
+    lease_seconds: float = 20.0
+    """How long a shard may leave heart-beats unanswered before its partitions go to others."""
     max_replicas: int = 2
     """Upper bound of each autoscaled deployment."""
     queue_bytes: int = 64 * 1024 * 1024
@@ -118,7 +120,7 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
     positive = ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes", "inflight_bytes")
-    for name in (*positive, "breaker_seconds", "appdb_poll_seconds", "appdb_overlap_seconds"):
+    for name in (*positive, "lease_seconds", "breaker_seconds", "appdb_poll_seconds", "appdb_overlap_seconds"):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")

@@ -31,8 +31,9 @@ DOWN = {
     "connect": {"client", "platform"},
     "letters": {"client", "connect"},
     "reindexing": {"client", "ingest"},
+    "scaling": {"client", "connect"},
     "cli": {
-        *("access", "client", "connect", "demo", "ingest", "letters", "platform", "process", "reindexing"),
+        *("access", "client", "connect", "demo", "ingest", "letters", "platform", "process", "reindexing", "scaling"),
         *("shipping", "simulate", "store"),
     },
 }

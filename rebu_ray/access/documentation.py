@@ -56,6 +56,7 @@ def _answers(*schemas: tuple[str, str, str], errors: tuple[int, ...]) -> dict[st
         403: "the key may not do this",
         404: "nothing is known of that",
         408: "the request did not come in time",
+        409: "another request of that kind is under way",
         413: "too large",
         415: "a content type or encoding that is not taken here",
         429: "too much at the moment, nothing of it was stored: wait for Retry-After seconds",
@@ -214,6 +215,14 @@ def _about_itself() -> dict[str, Any]:
     ):
         responses = _answers(("200", text, _JSON), errors=(400, 401, 403, 503))
         paths[path] = {method: {"summary": text, "responses": responses}}
+    wanted = {"type": "object", "properties": {"shards": {"type": "integer", "minimum": 1}}, "required": ["shards"]}
+    paths["/v1/admin/scale"] = {
+        "post": {
+            "summary": "Have so many shards; partitions move by themselves, `/v1/status` shows how far it is (admin)",
+            "requestBody": {"required": True, "content": {_JSON: {"schema": wanted}}},
+            "responses": _answers(("200", "how many move", _JSON), errors=(400, 401, 403, 409, 503)),
+        }
+    }
     return paths
 
 

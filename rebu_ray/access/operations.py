@@ -17,8 +17,27 @@ from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
 from rebu_ray.store.index import UNAVAILABLE, Client
 
-Ask = Callable[[str], Awaitable[Any]]
-"""Call a method of the coordinator that takes no arguments."""
+Ask = Callable[..., Awaitable[Any]]
+"""Call a method of the coordinator, by its name, with arguments."""
+
+
+class _Scale(msgspec.Struct, forbid_unknown_fields=True):
+    shards: int
+
+
+def _wanted(body: bytes, partitions: int) -> int:
+    """How many shards a request asks for. Raises BadRequest."""
+    try:
+        shards = msgspec.json.decode(body, type=_Scale).shards
+    except msgspec.DecodeError as error:
+        raise BadRequest(400, "invalid_shards", f'send {{"shards": 3}}, for example: {error}') from error
+    if not 1 <= shards <= partitions:
+        raise BadRequest(
+            400,
+            "invalid_shards",
+            f"shards is {shards}: there are {partitions} partitions to share, so 1 to {partitions}",
+        )
+    return shards
 
 
 def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable[[], Mapping[str, int]]) -> list[Route]:
@@ -75,6 +94,15 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
         return await recomputed("verify")
 
+    async def scale(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        partitions = (await ask("status"))["partitions"]
+        shards = _wanted(await request.body(), partitions)
+        done = await ask("scale", shards)
+        if done is None:
+            raise BadRequest(409, "scaling", "another scaling is under way: `rebu status` shows how far it is", 2)
+        return Response(msgspec.json.encode({"success": True, **done}), media_type="application/json")
+
     async def recomputed(method: str) -> Response:
         try:
             return Response(msgspec.json.encode(await ask(method)), media_type="application/json")
@@ -88,6 +116,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         Route("/v1/status", status, methods=["GET"]),
         Route("/v1/admin/flush", flush, methods=["POST"]),
         Route("/v1/admin/reindex", reindex, methods=["POST"]),
+        Route("/v1/admin/scale", scale, methods=["POST"]),
         Route("/v1/admin/backfill", backfill, methods=["POST"]),
         Route("/v1/admin/verify", verify, methods=["GET"]),
     ]
@@ -107,6 +136,8 @@ _SHARD_METRICS = {
     "flushes": ("counter", "Moves from journal to lake since the shard started."),
     "rows": ("gauge", "Rows ever journalled in the shard's partitions."),
     "queued_bytes": ("gauge", "Bytes of rows that wait for their group commit."),
+    "queue_age_s": ("gauge", "How long the oldest of them has waited."),
+    "load_bytes_s": ("gauge", "Bytes of rows that the shard takes a second, of late."),
     "journal_bytes": ("gauge", "Bytes of rows that are in the journal and not in the lake."),
     "journal_age_s": ("gauge", "Age of the oldest row that is not in the lake."),
     "remembered_ids": ("gauge", "Ids against which duplicates are recognised."),
@@ -131,6 +162,13 @@ def _prometheus(state: Mapping[str, Any], counters: Mapping[str, int]) -> str:
             for shard in state["shards"]
             if name in shard
         ]
+    for name, text in (("moved", "Partitions moved between shards"), ("fenced", "Slots taken from shards")):
+        if "moves" in state:
+            lines += [
+                f"# HELP rebu_partitions_{name}_total {text}, since the coordinator started.",
+                f"# TYPE rebu_partitions_{name}_total counter",
+                f"rebu_partitions_{name}_total {state['moves'][name]}",
+            ]
     for name, value in counters.items():
         lines += [f"# TYPE rebu_gateway_{name}_total counter", f"rebu_gateway_{name}_total {value}"]
     return "\n".join(lines) + "\n"

@@ -28,6 +28,9 @@ class Call(NamedTuple):
 
     batch: pa.RecordBatch
     answer: asyncio.Future[Appended]
+    partitions: frozenset[int]
+    at: float
+    """When it came, by the monotonic clock."""
 
 
 def answer(group: list[Call], commit: Commit) -> None:
@@ -37,11 +40,11 @@ def answer(group: list[Call], commit: Commit) -> None:
     for call in group:
         end = start + call.batch.num_rows
         if not call.answer.done():
-            positions = {p: commit.positions[p] for p in partitions_of(call.batch)}
+            positions = {p: commit.positions[p] for p in call.partitions}
             call.answer.set_result(Appended("ok", verdicts[start:end], positions))
         start = end
 
 
-def partitions_of(batch: pa.RecordBatch) -> set[int]:
+def partitions_of(batch: pa.RecordBatch) -> frozenset[int]:
     """The partitions that a batch is for."""
-    return set(batch["partition"].to_numpy().tolist())
+    return frozenset(batch["partition"].to_numpy().tolist())

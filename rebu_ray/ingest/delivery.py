@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import ray
@@ -14,6 +15,9 @@ from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
 from rebu_ray.store.rows import WIRE, encode, fingerprint, partition_of
 
 log = logging.getLogger("rebu.delivery")
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long another shard may take to answer."""
 
 Append = Callable[[bytes], Awaitable[str]]
 """Append an encoded batch to the own partitions: `ok`, or why that could not be done."""
@@ -28,6 +32,10 @@ class Delivery:
         self._append = append
         self._waiting: list[Claimed] = []
         self.delivered = 0
+
+    def assign(self, routing: Routing) -> None:
+        """Where users are from now on."""
+        self._routing = routing
 
     @property
     def undelivered(self) -> int:
@@ -58,9 +66,12 @@ class Delivery:
                     outcome = await self._append(data)
                 else:
                     shard: Any = ray.get_actor(shard_name(slot), NAMESPACE)
-                    outcome = (await shard.append.remote(data)).status
+                    called = asyncio.wrap_future(shard.append.remote(data).future())
+                    outcome = (await asyncio.wait_for(called, PATIENCE_SECONDS)).status
             except (ray.exceptions.RayActorError, ValueError) as error:
                 outcome = str(error)
+            except TimeoutError:  # it may be stopped, and have lost its lease: the next time somebody else is asked
+                outcome = "no answer"
             if outcome == "ok":
                 self.delivered += len(claims)
             else:

@@ -62,7 +62,9 @@ class Erasing:
     async def scrub(self) -> int:
         """Take the rows of the erased out of the own partitions' files; how many there were. While nothing flushes."""
         stones = self._log.tombstones
-        left = {p: m for p, m in self._log.manifests.items() if m.erased != stones.digest and (m.files or m.rides)}
+        left = {
+            p: m for p, m in tuple(self._log.manifests.items()) if m.erased != stones.digest and (m.files or m.rides)
+        }
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def one(partition: int, manifest: Manifest) -> int:

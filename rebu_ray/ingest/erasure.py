@@ -18,6 +18,7 @@ import ray
 import redis
 
 from rebu_ray.ingest.erasing import store_of
+from rebu_ray.ingest.moves import Standstill
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.forgetting import ERASED, clear, forget, is_whole, names_in_rows, names_of, persist
@@ -51,8 +52,11 @@ class Pending(msgspec.Struct):
 class Erasures:
     """All erasures of a platform, on the loop of its coordinator."""
 
-    def __init__(self, settings: Settings, partitions: int, shards: Callable[[], Sequence[Any]]) -> None:
-        """`shards` are the actors as they are now. Raises TombstoneError."""
+    def __init__(
+        self, settings: Settings, partitions: int, shards: Callable[[], Sequence[Any]], still: Standstill | None = None
+    ) -> None:
+        """`shards` are the actors as they are now; none moves anything while `still` is held. Raises TombstoneError."""
+        self._still = still or Standstill()
         self._partitions = partitions
         self._shards = shards
         self._store = store_of(settings)
@@ -80,7 +84,7 @@ class Erasures:
             await asyncio.to_thread(self._note, person, pending)
             self._pending[person] = pending
         try:
-            async with self._one:
+            async with self._one, self._still.hold():
                 if (left := self._pending.get(person)) is not None and not left.forgotten:
                     await self._forget(person, left)
         except ray.exceptions.RayError as error:
@@ -156,21 +160,25 @@ class Erasures:
         """Until nothing is under way: what is left of each, from Redis, journal and lake."""
         while self._pending:
             try:
-                async with self._one:
-                    for person, pending in list(self._pending.items()):
-                        if not pending.forgotten:
-                            await self._forget(person, pending)
-                    ready = dict(self._pending)
-                    await asyncio.gather(*(shard.forget.remote() for shard in self._shards()))
-                await asyncio.gather(*(shard.scrub.remote() for shard in self._shards()))
-                for person, pending in ready.items():
-                    # What was under way when the shards were told has arrived by now.
-                    await asyncio.to_thread(self._clean, pending.names or Names(pending.user_id))
-                    await asyncio.to_thread(self._done, person, pending)
-                    del self._pending[person]
+                async with self._still.hold():  # a partition that moved between shards might be scrubbed by neither
+                    await self._complete_now()
             except (ray.exceptions.RayError, OSError, LakeError, TimeoutError, *UNAVAILABLE) as error:
                 log.warning("an erasure is tried again in a moment: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _complete_now(self) -> None:
+        async with self._one:
+            for person, pending in list(self._pending.items()):
+                if not pending.forgotten:
+                    await self._forget(person, pending)
+            ready = dict(self._pending)
+            await asyncio.gather(*(shard.forget.remote() for shard in self._shards()))
+        await asyncio.gather(*(shard.scrub.remote() for shard in self._shards()))
+        for person, pending in ready.items():
+            # What was under way when the shards were told has arrived by now.
+            await asyncio.to_thread(self._clean, pending.names or Names(pending.user_id))
+            await asyncio.to_thread(self._done, person, pending)
+            del self._pending[person]
 
     async def _whole(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from rebu_ray.ingest.processing import Processing
+from rebu_ray.ingest.processing import Cursor, Processing
+from rebu_ray.ingest.routing import shard_name
 from rebu_ray.process.dirty import Touched, touched, touched_again
 from rebu_ray.process.rebuild import Hot, Piece, next_piece
 from rebu_ray.process.tasks import rebuild_task
@@ -32,6 +33,7 @@ from rebu_ray.store.index import UNAVAILABLE, Index, Position, commands, positio
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
+from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import Tombstones
 
 log = logging.getLogger("rebu.shard")
@@ -48,10 +50,10 @@ Rebuild = Callable[[Piece, Tombstones, Hot], Awaitable[Touched]]
 """See `process.rebuild.index_piece`. Raises one of UNAVAILABLE, LakeError, OSError or an error of Ray's."""
 
 
-def ray_rebuild(settings: Settings, partitions: int) -> Rebuild:
-    """Pieces are indexed on Ray's workers."""
+def ray_rebuild(settings: Settings, partitions: int, slot: int) -> Rebuild:
+    """Pieces are indexed on Ray's workers, through connections that go by the name of the slot's shard."""
     return lambda piece, erased, hot: rebuild_task.remote(
-        settings.redis_url, settings.lake, partitions, piece, erased, hot
+        settings.redis_url, shard_name(slot), settings.lake, partitions, piece, erased, hot
     )
 
 
@@ -86,10 +88,10 @@ class Indexing:
         self._processing = processing
         self._files = files
         self._rebuild = rebuild
-        self._index, self._codec = Index(settings.redis_url), Codec()
+        self._index, self._codec = self._connection(), Codec()
         self._thread = ThreadPoolExecutor(1, "index")
         # What is behind has a connection and a thread of its own: what is current does not wait for it.
-        self._filler, self._filling_codec = Index(settings.redis_url), Codec()
+        self._filler, self._filling_codec = self._connection(), Codec()
         self._filling_thread = ThreadPoolExecutor(1, "fill")
         self._current: set[int] = set()
         """The partitions whose rows are indexed as they come."""
@@ -188,14 +190,6 @@ class Indexing:
         async with self._filling, self._gate:
             return
 
-    async def release(self, partitions: Collection[int]) -> None:
-        """Index nothing more of partitions, which leave the log."""
-        async with self._filling, self._gate:
-            for partition in partitions:
-                self._current.discard(partition)
-                self._indexed.pop(partition, None)
-                self._coming.pop(partition, None)
-
     async def trim(self, partition: int, streams: Sequence[str]) -> None:
         """Keep in Redis what is hot. Nothing is indexed meanwhile, so what goes is in the lake.
 
@@ -218,6 +212,39 @@ class Indexing:
         now = time.monotonic()
         self._watched = {k: until for k, until in self._watched.items() if until > now}
         self._watched |= dict.fromkeys(streams, now + seconds)
+
+    async def release(self, partitions: Collection[int]) -> dict[str, float]:
+        """Let go of partitions that the log has no more; who of them is watched, for how many seconds more."""
+        async with self._filling, self._gate:
+            for partition in partitions:
+                self._current.discard(partition)
+                self._indexed.pop(partition, None)
+                self._coming.pop(partition, None)
+        now = time.monotonic()
+        gone = {k: until for k, until in self._watched.items() if partition_of(k, self._partitions) in partitions}
+        self._watched = {k: until for k, until in self._watched.items() if k not in gone}
+        return {stream: until - now for stream, until in gone.items() if until > now}
+
+    async def adopt(
+        self, partitions: Collection[int], own: Callable[[], Awaitable[None]], saved: Cursor, found: Touched
+    ) -> None:
+        """Take up partitions, which the log has once `own` has returned. `found` is what their rows touch whose
+        documents are not known to be done.
+        """
+        async with self._filling, self._gate:
+            await own()
+            self._processing.adopt(partitions, saved)
+            try:
+                whole = await self._in_thread(self._take_up, partitions)
+            except UNAVAILABLE as error:
+                log.warning("shard %d: index unavailable: %s", self._slot, error)
+                return
+            if whole:
+                ends = {p: self._log.last_seq[p] for p in partitions}
+                self._indexed |= ends
+                self._current.update(partitions)
+                self._processing.note(found, ends)
+            # Else their rows are looked at when the index has them.
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -272,6 +299,18 @@ class Indexing:
             if lost:
                 log.warning("shard %d: Redis does not have what was indexed of partitions %s", self._slot, lost)
                 self._current -= set(lost)
+
+    def _take_up(self, partitions: Collection[int]) -> bool:
+        """Whether the index has all rows of partitions; where not, readers are told so."""
+        found = self._index.positions(sorted(partitions))
+        ends = {p: self._log.last_seq[p] for p in partitions}
+        lacking = {
+            p: Position(at.seq, True, ends[p], at.anew)
+            for p, at in found.items()
+            if at is not None and (at.seq != ends[p] or at.behind)
+        }
+        self._index.move_positions(lacking)
+        return not lacking and None not in found.values()
 
     def _not_whole(self) -> list[int]:
         """Partitions of which Redis lacks something: it may have come back emptied, or with an older snapshot."""
@@ -328,6 +367,8 @@ class Indexing:
                 pieces.append(piece)
             if len(pieces) == TASKS_AT_ONCE:
                 break
+        # What another shard owns by now is not to be touched, and tasks cannot tell.
+        await self._in_filling_thread(self._log.check)
         # All of them come to their end before another is begun, also where one fails.
         tasks = [self._rebuild(piece, self._log.tombstones, self._hot()) for piece in pieces]
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -414,6 +455,9 @@ class Indexing:
 
     def _hot(self) -> Hot:
         return Hot(self._settings.hot_events, _now() - int(self._settings.hot_days * DAY_MS))
+
+    def _connection(self) -> Index:
+        return Index(self._settings.redis_url, shard_name(self._slot), self._log.check)
 
     async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

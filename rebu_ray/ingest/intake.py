@@ -30,6 +30,8 @@ FURTHER_CALL_ROWS: Final = 1_000
 """How many rows have to wait for a second call while one is under way: a call and its fsync have their price."""
 CALL_ROWS: Final = 10_000
 """The most rows of one call, so that a large request does not hold a shard for long."""
+MOVE_SECONDS: Final = 0.05
+"""How long a write waits before it asks anew where its partition is."""
 PATIENCE_SECONDS: Final = 20.0
 """How long a write waits for a shard that is being restarted."""
 
@@ -154,7 +156,7 @@ class Intake:
         Raises BadRequest 429 or 503 when a shard cannot take them now.
         """
         routing = await self._routing(False)
-        self._slots = routing.slots
+        self._slots = len({*routing.owners})
         partitions = routing.partitions
         if isinstance(parsed, Ordinary):
             new, position = await self._append(parsed.columns(partitions), routing)
@@ -186,7 +188,7 @@ class Intake:
         positions: dict[int, int] = {}
         left: Sequence[int] = range(rows.height)
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        pause = 0.05
+        pause = MOVE_SECONDS
         while left:
             by_slot = _by_slot(rows.partition, left, routing)
             parts = [
@@ -219,7 +221,8 @@ class Intake:
                 ):
                     raise BadRequest(503, "unavailable", f"{problem.detail}; send again in a few seconds", 5)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, 1.0)
+                # What moves to another shard is there in a moment.
+                pause = MOVE_SECONDS if problem.status == "not_owner" else min(2 * pause, 1.0)
                 routing = await self._routing(True)
         return new, Position(positions)
 

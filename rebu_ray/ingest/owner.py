@@ -11,22 +11,25 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
+from rebu_ray.ingest.adoption import Adoption, request_rows
 from rebu_ray.ingest.answer import Appended, Call, answer, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.indexing import Indexing, ray_rebuild
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
+from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.processing import Processing, ray_tasks
+from rebu_ray.ingest.rate import Rate
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
-from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.routing import NAMESPACE, Standing, load_standing, shard_name
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
@@ -34,7 +37,8 @@ from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
 from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
-from rebu_ray.store.rows import WIRE, decode
+from rebu_ray.store.rows import WIRE, decode, partition_of
+from rebu_ray.store.seen import Seen
 
 log = logging.getLogger("rebu.shard")
 
@@ -43,37 +47,57 @@ GROUP_BYTES: Final = 16 * 1024 * 1024
 DELIVERY_SECONDS: Final = 5.0
 """How long an answer waits for a joined line to reach its user's shard; it is delivered later all the same."""
 FLUSH_AGAIN_SECONDS: Final = 5.0
+ASK_AGAIN_SECONDS: Final = 5.0
+"""After how long without an answer another shard's question is looked at anew: its subjects may have moved."""
 
 
 class Owner:
     """One slot's owner, on the event loop of its actor. Ray is only its way to other shards and to tasks."""
 
-    def __init__(self, slot: int, routing: Routing, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings) -> None:
+        """Claims the slot, and only then reads what it owns: whoever gives its partitions to another fences it after
+        that has been saved.
+        """
         self._slot = slot
-        self._routing = routing
         self._settings = settings
-        self._own = frozenset(routing.owned_by(slot))
+        self._cursors = Cursors(settings.cursors)
+        standing = self._read_standing()
+        partitions = standing.routing.partitions
         self._lake = Lake(settings.lake)
-        self._log = ShardLog(open_journal(settings.journal), self._lake, slot, self._own)
-        self._erasing = Erasing(settings, routing.partitions, self._lake, self._log)
+        self._log = ShardLog(open_journal(settings.journal), self._lake, slot, ())
+        self._erasing = Erasing(settings, partitions, self._lake, self._log)
         self._join = RequestJoin()
-        recent = self._log.recover(_now(), HOUR_MS)
-        self._delivery = Delivery(slot, routing, self._append_own)
+
+        def own() -> list[int]:
+            nonlocal standing
+            standing = self._read_standing()
+            return standing.owned_by(slot)
+
+        recent = self._log.recover(_now(), HOUR_MS, own)
+        self._routing = standing.routing
+        self._own = self._log.partitions
+        """Whose rows are taken: all of the log's, but for those that are being let go."""
+        self._delivery = Delivery(slot, self._routing, self._append_own)
         for batch in recent:
-            self._delivery.keep(self._join.observe(_request_rows(batch), _now()))
+            self._delivery.keep(self._join.observe(request_rows(batch), _now()))
         self._processing = Processing(
             slot,
-            routing,
-            ray_tasks(settings.redis_url, routing.partitions),
-            Cursors(settings.cursors),
+            self._routing,
+            ray_tasks(settings.redis_url, partitions),
+            self._cursors,
             self._append_documents,
             self._ask,
+            self._own,
         )
         self._lake_lock = asyncio.Lock()
-        rebuild = ray_rebuild(settings, routing.partitions)
-        self._indexing = Indexing(
-            slot, routing.partitions, settings, self._log, self._processing, self._lake_lock, rebuild
-        )
+        rebuild = ray_rebuild(settings, partitions, slot)
+        self._indexing = Indexing(slot, partitions, settings, self._log, self._processing, self._lake_lock, rebuild)
+        self._adoption = Adoption(slot, partitions, settings)
+        self._version = self._routing.version
+        """Of the routing that counts here: an older one is not believed any more."""
+        self._assigning = asyncio.Lock()
+        self._in_hand: Counter[int] = Counter()
+        """Calls by partition that are accepted and not indexed yet."""
         self._queue: list[Call] = []
         self._queued_bytes = 0
         self._drain_rate = 0.0
@@ -82,6 +106,7 @@ class Owner:
         self._tasks: list[asyncio.Task[None]] = []
         self._writer = ThreadPoolExecutor(1, "journal")
         self._counts = {"stored": 0, "duplicate": 0, "groups": 0, "flushes": 0}
+        self._load = Rate()
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -89,27 +114,64 @@ class Owner:
         """Make the new rows of a `WIRE` batch durable and visible."""
         self._run()
         batch = decode(data, WIRE)
-        strangers = partitions_of(batch) - self._own
+        partitions = partitions_of(batch)
+        strangers = partitions - self._own
         if strangers:
             return Appended("not_owner", detail=f"slot {self._slot} does not own partitions {sorted(strangers)}")
         if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
             wait = self._queued_bytes / self._drain_rate if self._drain_rate else 1.0
             return Appended("overloaded", detail="the shard's queue is full", retry_after=min(max(wait, 1.0), 30.0))
-        call = Call(batch, asyncio.get_running_loop().create_future())
+        call = Call(batch, asyncio.get_running_loop().create_future(), partitions, time.monotonic())
         self._queue.append(call)
+        self._in_hand.update(partitions)
         self._queued_bytes += batch.nbytes
         self._wake.set()
         return await call.answer
 
-    async def watch(self, streams: list[str], seconds: float) -> None:
-        """Publish new rows of these streams for a while."""
+    async def watch(self, streams: list[str], seconds: float) -> bool:
+        """Publish new rows of these streams for a while; whether all of them are here."""
         self._run()
         self._indexing.watch(streams, seconds)
+        return {partition_of(stream, self._routing.partitions) for stream in streams} <= self._own
 
-    async def compute(self, subjects: list[str]) -> None:
-        """Compute the documents of subjects anew; returns when they are durable."""
+    async def compute(self, subjects: list[str]) -> bool:
+        """Compute the documents of subjects anew; returns when they are durable, False where some are not here."""
         self._run()
-        await self._processing.ask(subjects)
+        return await self._processing.ask(subjects)
+
+    async def prepare(self, partitions: tuple[int, ...]) -> None:
+        """Read what can be read of partitions before they come here."""
+        self._run()
+        log = await self._adoption.prepare(partitions, self._log.tombstones)
+        # Whose fingerprints are remembered that never come here does no harm.
+        await self._in(self._writer, self._log.seen.take, log.seen)
+        log.seen = Seen()
+
+    async def release(self, partitions: tuple[int, ...], version: int) -> Released:
+        """Finish what was accepted for partitions and let go of them; no older routing counts from then on."""
+        self._run()
+        await self._still_owner()
+        async with self._assigning, self._lake_lock:
+            self._version = max(version, self._version)
+            return await self._let_go(frozenset(partitions))
+
+    async def assign(self, standing: Standing, handed: Handed) -> None:
+        """Own exactly what is this slot's by a routing; returns when that is so."""
+        self._run()
+        await self._still_owner()
+        async with self._assigning:
+            if standing.routing.version < self._version:
+                return
+            self._version = standing.routing.version
+            self._routing = standing.routing
+            self._delivery.assign(self._routing)
+            self._processing.assign(self._routing)
+            mine = frozenset(standing.owned_by(self._slot))
+            if self._own - mine:
+                async with self._lake_lock:
+                    await self._let_go(self._own - mine)
+            if mine - self._own:
+                await self._take_up(mine - self._own, handed)
 
     async def status(self) -> dict[str, Any]:
         """The shard's state, for people and for the coordinator's heart-beat."""
@@ -120,7 +182,10 @@ class Owner:
             "epoch": self._log.epoch,
             "pid": os.getpid(),
             "partitions": sorted(self._own),
+            "routing": self._version,
             "queued_bytes": self._queued_bytes,
+            "queue_age_s": round(time.monotonic() - self._queue[0].at, 3) if self._queue else 0.0,
+            "load_bytes_s": round(self._load.rate),
             "journal_bytes": self._log.unflushed_bytes,
             "journal_age_s": max(0.0, (_now() - since) / 1000) if self._log.unflushed_bytes else 0.0,
             "remembered_ids": len(self._log.seen),
@@ -145,6 +210,10 @@ class Owner:
         await self._in(self._writer, self._erasing.load)
         await self._indexing.settled()
 
+    def reload(self) -> None:
+        """Take note of who is erased, before anything is asked of this owner."""
+        self._erasing.load()
+
     async def scrub(self) -> int:
         """Take the rows of erased people out of journal and lake; how many were in the lake's files."""
         self._run()
@@ -168,7 +237,7 @@ class Owner:
 
     async def stop(self) -> None:
         """Finish what was accepted and let go of the journal."""
-        while self._queue or not self._to_index.empty():
+        while self._in_hand.total():
             await asyncio.sleep(0.01)
         for task in self._tasks:
             task.cancel()
@@ -176,6 +245,52 @@ class Owner:
         await self._processing.save()
         await self._in(self._writer, self._log.close)
         self._indexing.close()
+
+    # -- what is owned ----------------------------------------------------------------------------------------
+
+    def _read_standing(self) -> Standing:
+        standing = load_standing(self._cursors)
+        if standing is None:
+            raise JournalError(f"nothing says who owns what: {self._settings.cursors}/routing is missing")
+        return standing
+
+    async def _still_owner(self) -> None:
+        """Leave where this slot is somebody else's: Ray makes an owner anew, who knows what is to be known."""
+        try:
+            await self._in(self._writer, self._log.check)
+        except StaleOwner as error:
+            log.error("shard %d: %s; leaving, to be restarted", self._slot, error)
+            os._exit(1)
+
+    async def _let_go(self, partitions: frozenset[int]) -> Released:
+        """While nothing is flushed. What these partitions get meanwhile is refused, and sent to their next owner."""
+        began = time.monotonic()
+        partitions &= self._log.partitions
+        self._own -= partitions
+        while any(self._in_hand[p] for p in partitions):
+            await asyncio.sleep(0.002)
+        ends, segments = await self._in(self._writer, self._log.release, partitions)
+        watched = await self._indexing.release(partitions)
+        await self._processing.release(partitions)
+        count = self._routing.partitions
+        asyncio.get_running_loop().call_soon(self._join.drop, lambda key: partition_of(key, count) in partitions)
+        log.info("shard %d has let go of the partitions %s", self._slot, sorted(partitions))
+        return Released(ends, [str(segment) for segment in segments], watched, time.monotonic() - began)
+
+    async def _take_up(self, partitions: frozenset[int], handed: Handed) -> None:
+        """Own partitions that nobody owns now."""
+        found = await self._adoption.read(partitions, self._log.tombstones, handed)
+        self._delivery.keep(self._join.observe(found.requests, _now()))
+        for one in handed.values():
+            for stream, seconds in one.watched.items():
+                self._indexing.watch([stream], seconds)
+
+        async def own() -> None:
+            await self._in(self._writer, self._log.adopt, found.log)
+
+        await self._indexing.adopt(partitions, own, found.saved, found.found)
+        self._own |= partitions
+        log.info("shard %d owns the partitions %s", self._slot, sorted(partitions))
 
     # -- loops ------------------------------------------------------------------------------------------------
 
@@ -229,9 +344,11 @@ class Owner:
             log.error("shard %d: %s", self._slot, error)
             for call in group:
                 call.answer.set_result(Appended("unavailable", detail=str(error), retry_after=5.0))
+            self._done(group)
             return
         finally:
             self._queued_bytes -= sum(call.batch.nbytes for call in group)
+        self._load.add(batch.nbytes)
         rate = batch.nbytes / max(time.monotonic() - started, 1e-6)
         self._drain_rate = rate if not self._drain_rate else 0.8 * self._drain_rate + 0.2 * rate
         stored = int(commit.new.sum())
@@ -247,11 +364,16 @@ class Owner:
                 ready.append(self._to_index.get_nowait())
             await self._indexing.apply([commit for _, commit in ready])
             for group, commit in ready:
-                requests = _request_rows(commit.rows)
+                self._done(group)
+                requests = request_rows(commit.rows)
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))
                 else:
                     answer(group, commit)
+
+    def _done(self, group: list[Call]) -> None:
+        for call in group:
+            self._in_hand.subtract(call.partitions)
 
     async def _join_then_answer(self, group: list[Call], commit: Commit, requests: list[dict[str, Any]]) -> None:
         claimed = self._join.observe(requests, _now())
@@ -272,17 +394,23 @@ class Owner:
         """Have another shard compute documents; whether it could."""
         try:
             shard: Any = ray.get_actor(shard_name(slot), NAMESPACE)
-            await shard.compute.remote(subjects)
+            asked = asyncio.wrap_future(shard.compute.remote(subjects).future())
+            routing = self._routing
+            while not (await asyncio.wait([asked], timeout=ASK_AGAIN_SECONDS))[0]:
+                if self._routing is not routing:  # it may be stopped, and have lost what was its own
+                    asked.cancel()
+                    return False
+            return bool(await asked)
         except (ray.exceptions.RayError, ValueError) as error:
             log.warning("shard %d: %d subjects wait for slot %d: %s", self._slot, len(subjects), slot, error)
             return False
-        return True
 
     async def _care_loop(self) -> None:
         """Once a second: deliver what waits, move old rows to the lake."""
         while True:
             await self._delivery.again()
             self._join.expire(_now())
+            self._load.tick()
             now = time.monotonic()
             due = _now() - self._log.unflushed_since >= 1000 * self._settings.flush_seconds
             if now >= self._flush_after and (due or self._log.unflushed_bytes >= self._settings.flush_bytes):
@@ -303,6 +431,7 @@ class Owner:
 
     async def _flush(self) -> int:
         async with self._lake_lock:
+            await self._in(self._writer, self._log.check)
             await self._in(self._writer, self._log.settle)
             segments = await self._in(self._writer, self._log.seal)
             if not segments:
@@ -340,12 +469,6 @@ def _keep(task: asyncio.Task[None]) -> None:
     """Hold a task until it ends; the event loop itself would not."""
     _background.add(task)
     task.add_done_callback(_background.discard)
-
-
-def _request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    of_requests = pc.starts_with(rows["key"], "r:")
-    found: list[dict[str, Any]] = rows.filter(of_requests).to_pylist() if of_requests.true_count else []
-    return found
 
 
 def _now() -> int:

@@ -3,6 +3,9 @@
 What is still to be done is derived from positions: rows after a partition's cursor. The cursor is saved when
 everything up to it is done, also at the shards that own others whom the rows touched. So a crash at any moment
 costs a repetition, and a repetition changes nothing.
+
+A partition may go to another slot at any moment. What is done of it stays done, whoever saved that; whom this shard
+was about to compute is asked of the new owner, and the round ends when that one is done.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -35,6 +38,7 @@ PAUSE_SECONDS: Final = 0.02
 RETRY_SECONDS: Final = 0.5
 SAVE_SECONDS: Final = 1.0
 FAILED_SECONDS: Final = 300
+_SAVED: Final = "processed-"
 
 Append = Callable[[bytes], Awaitable[bool]]
 """Journal an encoded batch of documents; whether that could be done."""
@@ -68,8 +72,8 @@ class _Round:
         """Shards that still have something to do, this one included."""
 
 
-class _Cursor(msgspec.Struct):
-    """What is saved."""
+class Cursor(msgspec.Struct):
+    """What is saved by a slot."""
 
     done: dict[int, int] = msgspec.field(default_factory=dict)
     """By partition, the sequence number up to which everything is done."""
@@ -77,10 +81,34 @@ class _Cursor(msgspec.Struct):
     """Subjects that could not be computed: they are tried again now and then, and after a start."""
 
 
+def known(cursors: Cursors, partitions: Iterable[int], of: int) -> Cursor:
+    """What is known of partitions, out of `of` that there are, whichever slots saved it. Raises OSError."""
+    own, found, failed = set(partitions), Cursor(), set[str]()
+    for name in cursors.names(""):
+        data = cursors.load(name) if name.startswith(_SAVED) else None
+        if data is not None:
+            saved = msgspec.json.decode(data, type=Cursor)
+            for partition in own & saved.done.keys():
+                found.done[partition] = max(saved.done[partition], found.done.get(partition, 0))
+            failed |= {subject for subject in saved.failed if partition_of(subject, of) in own}
+    found.failed = sorted(failed)
+    return found
+
+
 class Processing:
     """The documents of one slot's partitions, on the event loop of its owner."""
 
-    def __init__(self, slot: int, routing: Routing, tasks: Tasks, cursors: Cursors, append: Append, ask: Ask) -> None:
+    def __init__(
+        self,
+        slot: int,
+        routing: Routing,
+        tasks: Tasks,
+        cursors: Cursors,
+        append: Append,
+        ask: Ask,
+        own: Iterable[int] | None = None,
+    ) -> None:
+        """`own` are the partitions that the slot has, all that are its by the routing unless told."""
         self._slot = slot
         self._routing = routing
         self._tasks = tasks
@@ -89,24 +117,41 @@ class Processing:
         self._ask = ask
         self._wake = asyncio.Event()
         self._touched = Touched()
-        self._asked: dict[str, list[asyncio.Future[None]]] = {}
+        self._asked: dict[str, list[asyncio.Future[bool]]] = {}
         """Subjects that other shards asked for, and who waits for each."""
         self._rounds: list[_Round] = []
         self._foreign: set[asyncio.Task[None]] = set()
-        saved = cursors.load(self._cursor)
-        known = msgspec.json.decode(saved, type=_Cursor) if saved else _Cursor()
-        self._done = {partition: known.done.get(partition, 0) for partition in routing.owned_by(slot)}
+        own = routing.owned_by(slot) if own is None else own
+        saved = known(cursors, own, routing.partitions)
+        self._done = {partition: saved.done.get(partition, 0) for partition in own}
         """How far everything that rows touch is done."""
         self._seen = dict(self._done)
         """How far rows were looked at."""
-        self._failed = dict.fromkeys(known.failed, "not tried since the last start")
-        self._saved = _Cursor(dict(self._done), sorted(self._failed))
+        self._failed = dict.fromkeys(saved.failed, "not tried since the last start")
+        self._saved = Cursor(dict(self._done), sorted(self._failed))
         self._try_failed()
         self._documents = 0
 
+    def assign(self, routing: Routing) -> None:
+        """Whom to ask for the subjects of others from now on."""
+        self._routing = routing
+
+    def adopt(self, partitions: Iterable[int], saved: Cursor) -> None:
+        """Take up partitions of which that is known; their rows after it are to be noted."""
+        for partition in partitions:
+            self._done[partition] = self._seen[partition] = saved.done.get(partition, 0)
+        self._failed |= {s: "not tried since it moved here" for s in saved.failed if s not in self._failed}
+        self._try_failed()
+
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Save how far partitions are, and let go of them."""
+        await self.save()
+        for partition in partitions:
+            del self._done[partition], self._seen[partition]
+
     @property
     def _cursor(self) -> str:
-        return f"processed-{self._slot:03d}"
+        return f"{_SAVED}{self._slot:03d}"
 
     def unseen(self, ends: dict[int, int]) -> dict[int, int]:
         """Where to go on looking at rows, of the partitions that are longer than what was looked at."""
@@ -119,22 +164,23 @@ class Processing:
     def note(self, found: Touched, positions: dict[int, int]) -> None:
         """Take note of what rows up to `positions` touched."""
         for partition, seq in positions.items():
-            self._seen[partition] = max(seq, self._seen[partition])
+            if partition in self._seen:
+                self._seen[partition] = max(seq, self._seen[partition])
         if found:
             self._touched.add(found)
             self._wake.set()
         elif not self._touched and not self._rounds:
             self._done |= self._seen
 
-    async def ask(self, subjects: Sequence[str]) -> None:
-        """Compute the documents of own subjects anew; returns when they are durable."""
+    async def ask(self, subjects: Sequence[str]) -> bool:
+        """Compute the documents of own subjects anew; returns when they are durable, False where some are another's."""
         waiting = []
         for subject in subjects:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             self._asked.setdefault(subject, []).append(future)
             waiting.append(future)
         self._wake.set()
-        await asyncio.gather(*waiting)
+        return all(await asyncio.gather(*waiting))
 
     def status(self) -> dict[str, Any]:
         """Of the shard's state, what concerns documents."""
@@ -157,11 +203,12 @@ class Processing:
             current = _Round(dict(self._seen))
             self._rounds.append(current)
             own = await self._begin(found, current)
-            await self._compute(sorted(own | asked.keys()))
-            for futures in asked.values():
+            moved = await self._compute(sorted(own | asked.keys()))
+            for subject, futures in asked.items():
                 for future in futures:
                     if not future.done():
-                        future.set_result(None)
+                        future.set_result(subject not in moved)
+            self._send(own & moved, current)
             self._end(current)
 
     async def save_loop(self) -> None:
@@ -174,7 +221,7 @@ class Processing:
 
     async def save(self) -> None:
         """Make the cursor durable. Where that cannot be done now, a crash costs more repetition, and no more."""
-        now = _Cursor(dict(self._done), sorted(self._failed))
+        now = Cursor(dict(self._done), sorted(self._failed))
         if now != self._saved:
             try:
                 await asyncio.to_thread(self._cursors.save, self._cursor, msgspec.json.encode(now))
@@ -193,59 +240,91 @@ class Processing:
         subjects: set[str] = set(found.subjects)
         if found.indirect:
             subjects = await self._retried(lambda: self._tasks.find(found))
-        by_slot: dict[int, list[str]] = {}
-        for subject in sorted(subjects):
-            owner = self._routing.owners[partition_of(subject, self._routing.partitions)]
-            by_slot.setdefault(owner, []).append(subject)
-        own = set(by_slot.pop(self._slot, ()))
-        for slot, theirs in by_slot.items():
-            current.left += 1
-            task = asyncio.create_task(self._elsewhere(slot, theirs, current))
-            self._foreign.add(task)
-            task.add_done_callback(self._foreign.discard)
+        own = {subject for subject in subjects if self._is_own(subject)}
+        self._send(subjects - own, current)
         return own
 
-    async def _elsewhere(self, slot: int, subjects: list[str], current: _Round) -> None:
-        while not await self._ask(slot, subjects):
-            await asyncio.sleep(RETRY_SECONDS)
+    def _is_own(self, subject: str) -> bool:
+        return partition_of(subject, self._routing.partitions) in self._done
+
+    def _by_slot(self, subjects: Iterable[str]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for subject in sorted(subjects):
+            owner = self._routing.owners[partition_of(subject, self._routing.partitions)]
+            found.setdefault(owner, []).append(subject)
+        return found
+
+    def _send(self, subjects: Iterable[str], current: _Round) -> None:
+        """Have subjects computed where they are owned; the round lasts until they are."""
+        for theirs in self._by_slot(subjects).values():
+            current.left += 1
+            task = asyncio.create_task(self._elsewhere(theirs, current))
+            self._foreign.add(task)
+            task.add_done_callback(self._foreign.discard)
+
+    async def _elsewhere(self, subjects: list[str], current: _Round) -> None:
+        while subjects:
+            left: list[str] = []
+            for slot, theirs in self._by_slot(subjects).items():
+                # What moved here meanwhile, or is about to come back, is this shard's own to compute.
+                done = await (self.ask(theirs) if slot == self._slot else self._ask(slot, theirs))
+                left += [] if done else theirs
+            subjects = left
+            if subjects:
+                await asyncio.sleep(RETRY_SECONDS)
         self._end(current)
 
     def _end(self, current: _Round) -> None:
         current.left -= 1
         while self._rounds and not self._rounds[0].left:
-            self._done |= self._rounds.pop(0).positions
+            for partition, seq in self._rounds.pop(0).positions.items():
+                if partition in self._done:
+                    self._done[partition] = max(seq, self._done[partition])
         if not self._rounds and not self._touched:
             self._done |= self._seen
 
-    async def _compute(self, subjects: list[str]) -> None:
+    async def _compute(self, subjects: list[str]) -> set[str]:
+        """Compute own subjects; those of them that have moved to another shard."""
         chunks = [subjects[i : i + ROUND_SUBJECTS] for i in range(0, len(subjects), ROUND_SUBJECTS)]
         limit = asyncio.Semaphore(TASKS_AT_ONCE)
+        moved: set[str] = set()
 
         async def one(chunk: list[str]) -> None:
             async with limit:
-                await self._compute_chunk(chunk)
+                await self._compute_chunk(chunk, moved)
 
         await asyncio.gather(*map(one, chunks))
-
-    async def _compute_chunk(self, subjects: list[str]) -> None:
-        try:
-            data: bytes = await self._retried(lambda: self._tasks.compute(subjects))
-        except ray.exceptions.RayTaskError as error:
-            if len(subjects) > 1:
-                middle = len(subjects) // 2
-                await self._compute_chunk(subjects[:middle])
-                await self._compute_chunk(subjects[middle:])
-                return
-            # One subject that cannot be computed must not keep the others waiting; it shows until it can.
-            log.error("slot %d: the documents of one subject cannot be computed: %s", self._slot, error)
-            self._failed[subjects[0]] = str(error)
-            return
-        for subject in subjects:
+        for subject in moved:
             self._failed.pop(subject, None)
-        if data:
-            while not await self._append(data):
+        return moved
+
+    async def _compute_chunk(self, subjects: list[str], moved: set[str]) -> None:
+        while True:
+            moved.update(subject for subject in subjects if not self._is_own(subject))
+            own = [subject for subject in subjects if subject not in moved]
+            if not own:
+                return
+            try:
+                data: bytes = await self._retried(lambda own=own: self._tasks.compute(own))  # type: ignore[misc]
+            except ray.exceptions.RayTaskError as error:
+                if len(own) > 1:
+                    middle = len(own) // 2
+                    await self._compute_chunk(own[:middle], moved)
+                    await self._compute_chunk(own[middle:], moved)
+                    return
+                # One subject that cannot be computed must not keep the others waiting; it shows until it can.
+                log.error("slot %d: the documents of one subject cannot be computed: %s", self._slot, error)
+                self._failed[own[0]] = str(error)
+                return
+            for subject in own:
+                self._failed.pop(subject, None)
+            while data and not await self._append(data):
                 await asyncio.sleep(RETRY_SECONDS)
-            self._documents += decode(data).num_rows
+                if not all(map(self._is_own, own)):
+                    break
+            else:
+                self._documents += decode(data).num_rows if data else 0
+                return
 
     async def _retried(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """What a task answers, called again for as long as Redis is away, the index behind or a worker lost."""

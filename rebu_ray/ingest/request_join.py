@@ -7,7 +7,7 @@ and count; what leaves unclaimed is counted and stays in the lake as unattribute
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from rebu_ray.records import Kind, MatchedBy
@@ -79,6 +79,14 @@ class RequestJoin:
                 break
             self._take(key, record_id)
             self.expired += 1
+
+    def drop(self, gone: Callable[[str], bool]) -> None:
+        """Forget the keys that another shard looks after from now on."""
+        for key in [key for key in self._bindings if gone(key)]:
+            del self._bindings[key]
+        for key in [key for key in self._by_key if gone(key)]:
+            for record_id in self._by_key.pop(key):
+                del self._waiting[key, record_id]
 
     def _take(self, key: str, record_id: str) -> Row:
         row = self._waiting.pop((key, record_id))

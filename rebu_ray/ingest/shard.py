@@ -6,12 +6,14 @@ import asyncio
 import gc
 import logging
 import os
+import threading
 import time
 from typing import Any, Final
 
 from rebu_ray.ingest.answer import Appended
+from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
-from rebu_ray.ingest.routing import Routing
+from rebu_ray.ingest.routing import Standing
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.journal import JournalCorrupt, JournalError
@@ -19,6 +21,8 @@ from rebu_ray.store.lake import LakeError
 
 log = logging.getLogger("rebu.shard")
 
+STARTING: Final = "starting"
+"""The journal is being read: it takes as long as there is much in it."""
 DAMAGED: Final = "damaged"
 """A segment of the journal cannot be read whole: somebody has to say what becomes of it."""
 CLOSED: Final = "closed"
@@ -30,92 +34,116 @@ AGAIN_SECONDS: Final = 5.0
 class IngestShard:
     """One slot's actor. Made by the coordinator; Ray makes it anew should its process die.
 
-    Where journal or lake cannot be used it lives without an owner, says why, and tries again: a full disk that has
-    room again, or a segment that was set aside, needs no restart.
+    The owner opens in a thread of its own, so that a shard which reads a long journal says that it lives. Where journal
+    or lake cannot be used it lives without an owner, says why, and tries again: a full disk that has room again, or a
+    segment that was set aside, needs no restart.
     """
 
-    def __init__(self, slot: int, routing: Routing, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings) -> None:
         logging.basicConfig(level=logging.INFO)
         self._slot = slot
-        self._routing = routing
         self._settings = settings
+        self._known: Owner | None = None
+        """The owner from when it can be told of an erasure."""
         self._found: Owner | None = None
-        self._state, self._detail = CLOSED, "the shard is starting"
-        self._tried = 0.0
-        self._opening: asyncio.Task[None] | None = None
-        self._open()
-        # What is loaded by now stays, and what batches leave behind goes without cycles: look for these rarely.
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 100)
+        """The owner from when it takes calls."""
+        self._state, self._detail = STARTING, "the shard reads its journal"
+        self._ended = 0.0
+        self._opening = self._begin()
+
+    def _begin(self) -> threading.Thread:
+        opening = threading.Thread(target=self._open, name="open", daemon=True)
+        opening.start()
+        return opening
 
     def _open(self) -> None:
         """Become the owner, or take note of why that cannot be."""
         try:
-            self._found = Owner(self._slot, self._routing, self._settings)
+            owner = self._known = Owner(self._slot, self._settings)
+            owner.reload()  # whoever was erased while it read: they were told of before it could be
+            self._found = owner
         except (OSError, JournalError, LakeError) as error:
             if str(error) != self._detail:
                 log.error("shard %d has no owner: %s", self._slot, error)
             self._state, self._detail = DAMAGED if isinstance(error, JournalCorrupt) else CLOSED, str(error)
-        self._tried = time.monotonic()
+        except BaseException:
+            log.exception("shard %d cannot be opened; leaving, to be restarted", self._slot)
+            os._exit(1)
+        self._ended = time.monotonic()
+        # What is loaded by now stays, and what batches leave behind goes without cycles: look for these rarely.
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 100)
 
-    async def _try_again(self) -> None:
-        if self._found is None and time.monotonic() - self._tried >= AGAIN_SECONDS:
-            if self._opening is None or self._opening.done():
-                self._opening = asyncio.create_task(asyncio.to_thread(self._open))
-            await self._opening
+    def _try_again(self) -> None:
+        if self._found is None and not self._opening.is_alive() and time.monotonic() - self._ended >= AGAIN_SECONDS:
+            self._opening = self._begin()
 
-    @property
-    def _owner(self) -> Owner:
-        if self._found is None:
-            raise JournalError(f"shard {self._slot}: {self._detail}")
+    async def _owner(self) -> Owner:
+        """The owner, once it is there. Raises JournalError where there is none."""
+        while self._found is None:
+            if self._state != STARTING:
+                raise JournalError(f"shard {self._slot}: {self._detail}")
+            await asyncio.sleep(0.05)
         return self._found
 
     async def append(self, data: bytes) -> Appended:
         """See `Owner.append`."""
         if self._found is None:
-            return Appended("unavailable", detail=self._detail, retry_after=AGAIN_SECONDS)
-        return await self._owner.append(data)
+            again = 1.0 if self._state == STARTING else AGAIN_SECONDS
+            return Appended("unavailable", detail=self._detail, retry_after=again)
+        return await self._found.append(data)
 
-    async def watch(self, streams: list[str], seconds: float) -> None:
+    async def watch(self, streams: list[str], seconds: float) -> bool:
         """See `Owner.watch`. Whoever follows asks again: nothing is published meanwhile."""
-        if self._found is not None:
-            await self._owner.watch(streams, seconds)
+        return self._found is None or await self._found.watch(streams, seconds)
 
-    async def compute(self, subjects: list[str]) -> None:
+    async def compute(self, subjects: list[str]) -> bool:
         """See `Owner.compute`."""
-        await self._owner.compute(subjects)
+        return await (await self._owner()).compute(subjects)
 
     async def status(self) -> dict[str, Any]:
         """See `Owner.status`; without an owner, why there is none."""
-        await self._try_again()
+        self._try_again()
         if self._found is None:
-            partitions = sorted(self._routing.owned_by(self._slot))
-            state = {"slot": self._slot, "pid": os.getpid(), "partitions": partitions}
-            return state | {"index": self._state, "detail": self._detail}
-        return await self._owner.status()
+            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
+        return await self._found.status()
+
+    async def prepare(self, partitions: tuple[int, ...]) -> None:
+        """See `Owner.prepare`."""
+        await (await self._owner()).prepare(partitions)
+
+    async def release(self, partitions: tuple[int, ...], version: int) -> Released:
+        """See `Owner.release`. Raises JournalError where there is no owner: nobody knows what the next one will own."""
+        if self._found is None:
+            raise JournalError(f"shard {self._slot}: {self._detail}")
+        return await self._found.release(partitions, version)
+
+    async def assign(self, standing: Standing, handed: Handed) -> None:
+        """See `Owner.assign`."""
+        await (await self._owner()).assign(standing, handed)
 
     async def flush(self) -> int:
         """See `Owner.flush`."""
-        return await self._owner.flush()
+        return await (await self._owner()).flush()
 
     async def forget(self) -> None:
         """See `Owner.forget`. Without an owner nothing comes in; the next one knows who is erased."""
-        if self._found is not None:
-            await self._owner.forget()
+        if self._known is not None:
+            await self._known.forget()
 
     async def scrub(self) -> int:
         """See `Owner.scrub`."""
-        return await self._owner.scrub()
+        return await (await self._owner()).scrub()
 
     async def audited(self) -> Held:
         """See `Owner.audited`."""
-        return await self._owner.audited()
+        return await (await self._owner()).audited()
 
     async def reindex(self) -> dict[str, int]:
         """See `Owner.reindex`."""
-        return await self._owner.reindex()
+        return await (await self._owner()).reindex()
 
     async def stop(self) -> None:
         """See `Owner.stop`."""
         if self._found is not None:
-            await self._owner.stop()
+            await self._found.stop()

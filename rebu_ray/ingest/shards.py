@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 import ray
 
@@ -15,6 +16,9 @@ from rebu_ray.settings import Settings
 
 log = logging.getLogger("rebu.shards")
 
+ASK_AGAIN_SECONDS: Final = 3.0
+"""How long a shard may take before the coordinator is asked whether it still owns what it did."""
+
 
 class Shards:
     """Finds the coordinator and, by what it knows of who owns what, the shards."""
@@ -24,6 +28,7 @@ class Shards:
         self._routing: Routing | None = None
         self._coordinator: Any = None
         self._shards: dict[int, Any] = {}
+        self._asking: asyncio.Task[Routing] | None = None
 
     async def ask(self, method: str, *args: object) -> Any:
         """Call a method of the coordinator."""
@@ -32,9 +37,17 @@ class Shards:
         return await getattr(self._coordinator, method).remote(*args)
 
     async def routing(self, fresh: bool) -> Routing:
-        """Who owns what; asked of the coordinator anew where `fresh`."""
-        if fresh or self._routing is None:
-            self._routing = await self.ask("routing")
+        """Who owns what; asked of the coordinator anew where `fresh`, once for all who ask at the same time."""
+        if self._routing is not None and not fresh:
+            return self._routing
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._learn())
+        return await asyncio.shield(self._asking)
+
+    async def _learn(self) -> Routing:
+        found: Routing = await self.ask("routing")
+        if self._routing is None or found.version >= self._routing.version:
+            self._routing = found
         return self._routing
 
     def forget(self) -> None:
@@ -42,24 +55,40 @@ class Shards:
         self._routing = self._coordinator = None
 
     async def append(self, slot: int, data: bytes) -> Appended:
-        """Send a batch to a shard. Raises ShardGone."""
-        answer: Appended = await self._call(slot, "append", data)
+        """Send a batch to a shard. Raises ShardGone, also where it does not answer and others have what it had."""
+        called = asyncio.create_task(self._call(slot, "append", data))
+        known = (await self.routing(False)).owned_by(slot)
+        while not (await asyncio.wait([called], timeout=ASK_AGAIN_SECONDS))[0]:
+            if not set(known) <= set((await self.routing(True)).owned_by(slot)):
+                called.cancel()
+                raise ShardGone("a shard does not answer, and its partitions are with others")
+        answer: Appended = await called
         return answer
 
     async def watch(self, partitions: dict[int, list[str]], seconds: float) -> None:
         """Have shards publish new rows of streams. Raises ShardGone where one of them is away; the others do."""
-        owners = (await self.routing(False)).owners
+        if not await self._watch(partitions, seconds, await self.routing(False)):
+            # Some have moved. Whoever is not where they are said to be now is on the way: the next time.
+            await self._watch(partitions, seconds, await self.routing(True))
+
+    async def _watch(self, partitions: dict[int, list[str]], seconds: float, routing: Routing) -> bool:
+        """Whether all shards that were asked own what they were asked for."""
         by_slot: dict[int, list[str]] = {}
         for partition, streams in partitions.items():
-            by_slot.setdefault(owners[partition], []).extend(streams)
+            by_slot.setdefault(routing.owners[partition], []).extend(streams)
         away: ShardGone | None = None
+        there = True
         for slot, streams in by_slot.items():
             try:
-                await self._call(slot, "watch", streams, seconds)
+                there &= await asyncio.wait_for(self._call(slot, "watch", streams, seconds), ASK_AGAIN_SECONDS)
             except ShardGone as error:
                 away = error
+            except TimeoutError:
+                there = False
         if away is not None:
+            self._routing = None
             raise away
+        return there
 
     async def _call(self, slot: int, method: str, *args: object) -> Any:
         try:

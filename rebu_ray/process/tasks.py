@@ -48,10 +48,10 @@ def full_task(lake_uri: str, partition: int, partitions: int, *crossings: Crossi
 
 @ray.remote(num_cpus=0.25, max_retries=3)
 def rebuild_task(
-    redis_url: str, lake_uri: str, partitions: int, piece: Piece, tombstones: Tombstones, hot: Hot
+    redis_url: str, owner: str, lake_uri: str, partitions: int, piece: Piece, tombstones: Tombstones, hot: Hot
 ) -> Touched:
-    """`process.rebuild.index_piece` where there is room for it."""
-    return index_piece(_index(redis_url), Lake(lake_uri), partitions, piece, tombstones, hot)
+    """`process.rebuild.index_piece` where there is room for it, for a shard of that name."""
+    return index_piece(_index(redis_url, owner), Lake(lake_uri), partitions, piece, tombstones, hot)
 
 
 def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes:
@@ -65,9 +65,9 @@ def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes
 
 
 @lru_cache(maxsize=4)
-def _index(url: str) -> Index:
+def _index(url: str, owner: str) -> Index:
     pa.set_cpu_count(1)
-    return Index(url)
+    return Index(url, owner)
 
 
 @lru_cache(maxsize=4)

@@ -26,9 +26,17 @@ def creator(uri: str, fs: pafs.FileSystem, root: str) -> Callable[[str], bool]:
     """
     if isinstance(fs, pafs.LocalFileSystem):
         return lambda name: _create_file(f"{root}/{name}")
-    if urlsplit(uri).scheme in _CONDITIONAL:
-        return _conditional(uri)
+    create = conditional(uri)
+    if create is not None:
+        return lambda name: create(name, b"")
     return lambda name: _written_first(fs, f"{root}/{name}")
+
+
+def conditional(uri: str) -> Callable[[str, bytes], bool] | None:
+    """What creates an object with its content below a URI, and answers whether it did; None where the store has no
+    such thing. It raises OSError where the store cannot be asked.
+    """
+    return _conditional(uri) if urlsplit(uri).scheme in _CONDITIONAL else None
 
 
 def _create_file(path: str) -> bool:
@@ -39,16 +47,16 @@ def _create_file(path: str) -> bool:
     return True
 
 
-def _conditional(uri: str) -> Callable[[str], bool]:
+def _conditional(uri: str) -> Callable[[str, bytes], bool]:
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     made: list[Any] = []
 
-    def create(name: str) -> bool:
+    def create(name: str, data: bytes) -> bool:
         try:
             if not made:
                 made.append(_object_store(uri))
-            made[0].put(name, b"", mode="create")
+            made[0].put(name, data, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
         except (BaseError, ValueError) as error:

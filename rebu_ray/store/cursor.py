@@ -52,8 +52,10 @@ class Cursors:
         _sync_folder(folder)
 
     def names(self, folder: str) -> list[str]:
-        """What was saved below ``FOLDER/``, without that; nothing where there is no such folder."""
-        selector = pafs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        """What was saved below ``FOLDER/``, or at the top where that is empty, without that; nothing where there is
+        no such folder.
+        """
+        selector = pafs.FileSelector(f"{self._root}/{folder}".rstrip("/"), allow_not_found=True)
         found = (info.base_name for info in self._fs.get_file_info(selector) if info.is_file)
         return sorted(name for name in found if not name.endswith(_NEW))
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -264,12 +264,37 @@ class IndexEmptied(redis.ResponseError):
     """Redis has lost the position of a partition, and with it what was indexed."""
 
 
+def disconnect(redis: Client, name: str) -> int:
+    """Close every connection of a name; how many there were. Raises one of `UNAVAILABLE`."""
+    found = [client["id"] for client in redis.client_list() if client["name"] == name]
+    return sum(int(redis.client_kill_filter(_id=number)) for number in found)
+
+
 class Index:
     """A connection to Redis for one writer; its calls block. Raises one of `UNAVAILABLE` when Redis is not there."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "", check: Callable[[], None] = lambda: None) -> None:
+        """Every connection has a name, and `check` is called with each new one before anything is written through it.
+
+        So a writer that is another's successor claims what `check` looks at, closes the connections of that name
+        (`disconnect`), and knows that nothing of the other's is written any more.
+        """
+
+        def connected(connection: Any) -> None:
+            connection.on_connect()
+            try:
+                check()
+            except OSError as error:
+                raise redis.ConnectionError(f"nobody can say whether this may be written: {error}") from error
+
         self.redis: Client = redis.Redis.from_url(
-            url, socket_timeout=10, socket_connect_timeout=2, health_check_interval=0, protocol=2
+            url,
+            socket_timeout=10,
+            socket_connect_timeout=2,
+            health_check_interval=0,
+            protocol=2,
+            client_name=name or None,
+            redis_connect_func=connected,
         )
         self._connection: Any = None
 

@@ -12,8 +12,10 @@ manifest is written beside the last one, whole, and the highest version wins.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +26,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
+from rebu_ray.store.conditional import conditional
 from rebu_ray.store.member import place, place_time
 from rebu_ray.store.replays import apart, resolved
 from rebu_ray.store.ride_table import RIDES
@@ -91,6 +94,7 @@ class Lake:
             self._fs, self._root = pafs.FileSystem.from_uri(uri)
         else:
             self._fs, self._root = pafs.LocalFileSystem(), uri
+        self._create = conditional(uri)
         self._fs.create_dir(self._root, recursive=True)
 
     def folder(self, partition: int) -> str:
@@ -192,15 +196,34 @@ class Lake:
             erased=before.erased if erased is None else erased,
         )
         self._fs.create_dir(self.folder(partition), recursive=True)
-        path = self._manifest_path(partition, after.version)
-        with self._fs.open_output_stream(path + ".new") as out:
-            out.write(msgspec.msgpack.encode(after))
-        self._make_durable(path + ".new")
-        self._fs.move(path + ".new", path)
-        self._make_durable(self.folder(partition))
+        if not self._named(partition, after):
+            raise LakeError(f"partition {partition} has a later manifest than version {before.version}")
         for version in self._versions(partition)[: -(_KEPT_MANIFESTS if erased is None else 1)]:
             self._fs.delete_file(self._manifest_path(partition, version))
         return after
+
+    def _named(self, partition: int, manifest: Manifest) -> bool:
+        """Write a manifest, durable when this returns; whether nobody else has written one of that version."""
+        name, data = _manifest_name(manifest.version), msgspec.msgpack.encode(manifest)
+        if self._create is not None:
+            return self._create(f"{self.folder(partition).removeprefix(self._root).strip('/')}/{name}", data)
+        path = f"{self.folder(partition)}/{name}"
+        new = f"{path}.{uuid.uuid4().hex}.new"
+        try:
+            with self._fs.open_output_stream(new) as out:
+                out.write(data)
+            self._make_durable(new)
+            if not isinstance(self._fs, pafs.LocalFileSystem) or not _linked(new, path):
+                self._fs.move(new, path)
+        except FileExistsError:
+            self._fs.delete_file(new)
+            return False
+        except OSError:
+            with contextlib.suppress(OSError):  # on a full disk, room for the next attempt
+                self._fs.delete_file(new)
+            raise
+        self._make_durable(self.folder(partition))
+        return True
 
     def remove(self, partition: int, files: Sequence[DataFile | TallyFile]) -> None:
         """Delete files that no manifest names any more."""
@@ -305,7 +328,26 @@ class Lake:
         return sorted(int(m[1]) for m in found if m)
 
     def _manifest_path(self, partition: int, version: int) -> str:
-        return f"{self.folder(partition)}/manifest-{version:010d}.msgpack"
+        return f"{self.folder(partition)}/{_manifest_name(version)}"
+
+
+def _linked(new: str, path: str) -> bool:
+    """Give a file the name of none that there is: a move would replace it. False where the disk knows no links.
+
+    Raises FileExistsError.
+    """
+    try:
+        os.link(new, path)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+            return False
+        raise
+    os.unlink(new)
+    return True
+
+
+def _manifest_name(version: int) -> str:
+    return f"manifest-{version:010d}.msgpack"
 
 
 def _bounds(parquet: pq.ParquetFile, group: int, key: str, first: int, last: int) -> tuple[int, int] | None:

@@ -6,7 +6,8 @@ Everything here blocks and is called from one thread at a time; `ingest.shard` i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -18,13 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, StaleOwner, pack, unpack
-from rebu_ray.store.lake import Lake, Manifest
+from rebu_ray.store.lake import Lake, LakeError, Manifest
 from rebu_ray.store.rows import ROWS, encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
 from rebu_ray.store.sequence import in_sequence
 from rebu_ray.store.tally import Pending, as_table, tallied
 from rebu_ray.store.tally_files import add_tallies
 from rebu_ray.store.tombstones import Linked, none
+
+log = logging.getLogger("rebu.shard")
 
 NEVER = 2**62
 """A time (ms) after every other."""
@@ -59,6 +62,15 @@ class _Held:
     oldest_receipt: int = NEVER
     nbytes: int = 0
 
+    def add(self, other: _Held) -> None:
+        """Take in what was found in the same segment of other partitions."""
+        for partition, seq in other.last_seq.items():
+            self.last_seq[partition] = max(seq, self.last_seq.get(partition, 0))
+        for partition, event in other.oldest_event.items():
+            self.oldest_event[partition] = min(event, self.oldest_event.get(partition, NEVER))
+        self.oldest_receipt = min(self.oldest_receipt, other.oldest_receipt)
+        self.nbytes += other.nbytes
+
 
 class ShardLog:
     """Owner of `partitions` under a slot's newest epoch, from `recover` on."""
@@ -79,26 +91,88 @@ class ShardLog:
         self.linked: Linked | None = None
         """See `Tombstones.dead`."""
 
-    def recover(self, now: int, recent_ms: int) -> list[pa.RecordBatch]:
-        """Claim the slot and learn what happened before; the rows received since `now - recent_ms`, as `ROWS`."""
+    def claim(self) -> None:
+        """Take the slot from whoever has it."""
         self.epoch = self._journal.claim(self.slot)
+
+    def check(self) -> None:
+        """Raises StaleOwner where the slot is somebody else's by now."""
+        if self._journal.epoch(self.slot) != self.epoch:
+            raise StaleOwner(f"slot {self.slot} has a later owner than epoch {self.epoch}")
+
+    def recover(self, now: int, recent_ms: int, own: Callable[[], Iterable[int]] | None = None) -> list[pa.RecordBatch]:
+        """Claim the slot and learn what happened before; the rows received since `now - recent_ms`, as `ROWS`.
+
+        `own`, if given, says which partitions are the slot's; it is asked once the slot is claimed.
+        """
+        self.claim()
+        if own is not None:
+            self.partitions = frozenset(own())
+        recent = [*self.read_lake(now, recent_ms), *self.read_journal(now, recent_ms)]
+        for segment in self._journal.segments():
+            # Flushed by an earlier owner of the slot that died before it could remove it.
+            if segment.slot == self.slot and segment.epoch < self.epoch and segment not in self._segments:
+                self._remove_covered(segment, _Held())
+        return recent
+
+    def read_lake(self, now: int, recent_ms: int) -> list[pa.RecordBatch]:
+        """Learn what the lake says of the partitions, which may as yet be another's; the rows of requests received of
+        late. What it said already is not read again.
+        """
         recent: list[pa.RecordBatch] = []
         for partition in sorted(self.partitions):
+            before = self.manifests.get(partition, Manifest())
             self.manifests[partition] = manifest = self._lake.manifest(partition)
-            self.last_seq[partition] = manifest.covered_seq
-            recent += self._remember(partition, manifest, now, recent_ms)
-        for segment, batch in self._tail():
+            self.last_seq[partition] = max(manifest.covered_seq, self.last_seq.get(partition, 0))
+            recent += self._remember(partition, before, manifest, now, recent_ms)
+        return recent
+
+    def read_journal(
+        self, now: int, recent_ms: int, segments: Iterable[SegmentName] | None = None
+    ) -> list[pa.RecordBatch]:
+        """Learn what the journal, or those of its segments, say beyond that; the rows received of late."""
+        recent: list[pa.RecordBatch] = []
+        for segment, batch in self._tail(self._journal.segments() if segments is None else list(segments)):
             self._note(segment, batch)
             for day, prints in _by_day(batch["received_at"], batch["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
             fresh = self.tombstones.keep(batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms)))
             if fresh.num_rows:
                 recent.append(fresh)
-        for segment in self._journal.segments():
-            # Flushed by an earlier owner of the slot that died before it could remove it.
-            if segment.slot == self.slot and segment.epoch < self.epoch and segment not in self._segments:
-                self._remove_covered(segment, _Held())
         return recent
+
+    def release(self, partitions: frozenset[int]) -> tuple[dict[int, int], list[SegmentName]]:
+        """Let go of partitions: the last sequence number of each, and the segments with rows that the lake lacks.
+
+        No segment with rows of them is appended to any more: their next owner removes it once all is in the lake.
+        Nothing may be flushing meanwhile. Raises StaleOwner.
+        """
+        partitions &= self.partitions
+        try:
+            self.settle(partitions)
+        except (LakeError, OSError) as error:
+            log.warning("slot %d: tallies of duplicates are not kept, as after a crash: %s", self.slot, error)
+            self.pending.take(partitions)
+        self._journal.roll()
+        ends = {p: self.last_seq[p] for p in partitions}
+        segments = [
+            segment
+            for segment, held in self._segments.items()
+            if any(held.last_seq.get(p, 0) > self.manifests[p].covered_seq for p in partitions)
+        ]
+        self.partitions -= partitions
+        for partition in partitions:
+            del self.manifests[partition], self.last_seq[partition]
+        return ends, segments
+
+    def adopt(self, other: ShardLog) -> None:
+        """Own what another log of this slot has read."""
+        self.manifests |= other.manifests
+        self.last_seq |= other.last_seq
+        self.seen.take(other.seen)
+        for segment, held in other._segments.items():
+            self._segments.setdefault(segment, _Held()).add(held)
+        self.partitions |= other.partitions
 
     def commit(self, batch: pa.RecordBatch, now: int) -> Commit:
         """Make the new rows of a `WIRE` batch durable. Nothing counts where it raises.
@@ -150,7 +224,13 @@ class ShardLog:
         for partition, seq in positions.items():
             for table in in_sequence(self._lake, partition, self.manifests[partition], seq):
                 yield from self.tombstones.keep(table).to_batches(max_chunksize=10_000)
-        for _, batch in self._tail():
+        # Where rows are noted nothing else has them; what is noted while this reads, nobody has asked for.
+        noted = sorted(
+            segment
+            for segment, held in tuple(self._segments.items())
+            if any(held.last_seq.get(p, 0) > s for p, s in positions.items())
+        )
+        for _, batch in self._tail(noted):
             wanted = [
                 pc.and_(pc.equal(batch["partition"], p), pc.greater(batch["seq"], s)) for p, s in positions.items()
             ]
@@ -170,18 +250,21 @@ class ShardLog:
         """Take note of committed manifests, and remove the segments that they cover for every partition in them."""
         self.manifests.update(manifests)
         for segment in segments:
-            self._remove_covered(segment, self._segments.pop(segment))
+            held = self._segments[segment]
+            if all(self.manifests[p].covered_seq >= seq for p, seq in held.last_seq.items() if p in self.partitions):
+                del self._segments[segment]
+                self._remove_covered(segment, held)
+            # Else it holds rows of a partition that came to this shard while the others were flushed.
 
-    def settle(self) -> None:
-        """Have the tallies that wait for rows of their partition in the lake.
+    def settle(self, partitions: frozenset[int] | None = None) -> None:
+        """Have the tallies that wait for rows of their partition, of all or of some partitions, in the lake.
 
         Raises StaleOwner, LakeError or OSError; what is not written then goes on waiting.
         """
         if not self.pending:
             return
-        if self._journal.epoch(self.slot) != self.epoch:
-            raise StaleOwner(f"slot {self.slot} has a later owner than epoch {self.epoch}")
-        waiting = self.pending.take(self.partitions)
+        self.check()
+        waiting = self.pending.take(self.partitions if partitions is None else partitions)
         try:
             for partition in sorted(waiting):
                 manifest = self.manifests[partition]
@@ -223,13 +306,15 @@ class ShardLog:
 
     def _covered(self, segment: SegmentName, held: _Held) -> bool:
         if segment.slot == self.slot and segment.epoch == self.epoch:
-            return all(self.manifests[p].covered_seq >= seq for p, seq in held.last_seq.items())
+            return all(self._manifest(p).covered_seq >= seq for p, seq in held.last_seq.items())
         for frame in unpack(self._journal.read(segment), str(segment)):
             for span in frame.header.spans:
-                known = self.manifests.get(span.partition) or self._lake.manifest(span.partition)
-                if known.covered_seq < span.first_seq + span.count - 1:
+                if self._manifest(span.partition).covered_seq < span.first_seq + span.count - 1:
                     return False
         return True
+
+    def _manifest(self, partition: int) -> Manifest:
+        return self.manifests.get(partition) or self._lake.manifest(partition)
 
     def _note(self, segment: SegmentName, rows: pa.RecordBatch) -> None:
         held = self._segments.setdefault(segment, _Held())
@@ -246,10 +331,10 @@ class ShardLog:
             held.oldest_event[partition] = min(held.oldest_event.get(partition, NEVER), event)
             self.last_seq[partition] = max(self.last_seq[partition], seq)
 
-    def _tail(self) -> Iterator[tuple[SegmentName, pa.RecordBatch]]:
-        """Rows of this shard's partitions that are in the journal and not in the lake, frame by frame."""
+    def _tail(self, segments: list[SegmentName]) -> Iterator[tuple[SegmentName, pa.RecordBatch]]:
+        """Rows of this shard's partitions that are in segments and not in the lake, frame by frame."""
         own = pa.array(sorted(self.partitions), pa.uint16())
-        for segment in self._in_sequence(self._journal.segments()):
+        for segment in self._in_sequence(segments):
             for frame in self._frames(segment):
                 if not any(
                     s.partition in self.partitions
@@ -291,14 +376,22 @@ class ShardLog:
             return
         yield from unpack(data, str(segment))
 
-    def _remember(self, partition: int, manifest: Manifest, now: int, recent_ms: int) -> Iterator[pa.RecordBatch]:
-        """Load the fingerprints of the lake's last days; its rows of unclaimed requests received of late."""
-        window = [f for f in manifest.files if f.max_received_at >= now - 8 * DAY_MS]
-        for file in (*window, *(f for f in manifest.rides if f.max_received_at >= now - 8 * DAY_MS)):
+    def _remember(
+        self, partition: int, before: Manifest, manifest: Manifest, now: int, recent_ms: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Load the fingerprints of the lake's last days, as far as files were not there before; its rows of unclaimed
+        requests received of late.
+        """
+        known = {*before.files, *before.rides}
+        files, rides = (
+            [f for f in found if f.max_received_at >= now - 8 * DAY_MS and f not in known]
+            for found in (manifest.files, manifest.rides)
+        )
+        for file in (*files, *rides):
             table = self._lake.read(partition, [file], ["received_at", "fingerprint"])
             for day, prints in _by_day(table["received_at"], table["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
-        late = [f for f in window if f.max_received_at >= now - recent_ms]
+        late = [f for f in files if f.max_received_at >= now - recent_ms]
         if late:
             table = self._lake.read(partition, late).cast(ROWS)
             fresh = table.filter(

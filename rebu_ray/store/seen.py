@@ -64,6 +64,12 @@ class Seen:
         if len(fingerprints):
             self._push(received_at // DAY_MS, _merged(fingerprints))
 
+    def take(self, other: Seen) -> None:
+        """Remember what another one has loaded."""
+        for day, runs in other._runs.items():
+            for run in runs:
+                self._push(day, run)
+
     def discard(self, fingerprints: Fingerprints) -> None:
         """Take back a batch whose append failed, so that its retry is not called a duplicate."""
         for value in fingerprints.tolist():

@@ -1,0 +1,387 @@
+"""Where partitions are and are to be: makes the shards, asks after them, moves partitions between them.
+
+What is wanted is saved; a loop compares it with what there is and does the next thing: take the partitions of a shard
+whose lease has ended, move one that is not where it should be, stop a shard that is wanted no more. So a scaling that a
+crash of the coordinator interrupts goes on with its next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import ray
+import redis
+from ray.actor import ActorHandle
+
+from rebu_ray.ingest.balance import balanced, moves
+from rebu_ray.ingest.lease import Leases
+from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
+from rebu_ray.ingest.routing import (
+    NAMESPACE,
+    Routing,
+    Standing,
+    load_standing,
+    save_standing,
+    shard_name,
+    spread,
+)
+from rebu_ray.ingest.shard import IngestShard
+from rebu_ray.settings import Settings
+from rebu_ray.store.cursor import Cursors
+from rebu_ray.store.index import UNAVAILABLE, Client, disconnect
+from rebu_ray.store.journal import JournalError, open_journal
+
+log = logging.getLogger("rebu.coordinator")
+
+HEARTBEAT_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 120.0
+"""How long a shard may take to flush, or to let go of partitions or take them up: another flush may be under way."""
+CALM_SECONDS: Final = 20.0
+"""How long a shard that had lost its lease has to answer before partitions move to it again."""
+AGAIN_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 60.0
+"""How long a scaling waits for shards that do not come up, before another one may be asked for."""
+AT_ONCE: Final = 4
+"""The most partitions of a move: they pause together."""
+
+
+class Placement:
+    """The shards of a platform, on the loop of its coordinator; the hands of its moves."""
+
+    def __init__(self, settings: Settings, partitions: int, before_shards: Callable[[], Awaitable[None]]) -> None:
+        """`before_shards` is called where no shard runs, before the first is made."""
+        self._settings = settings
+        self._partitions = partitions
+        self._before_shards = before_shards
+        self._cursors = Cursors(settings.cursors)
+        self._journal = open_journal(settings.journal)
+        self._redis: Client = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
+        )
+        self.shards: list[ActorHandle[IngestShard]] = []
+        self.states: dict[int, dict[str, Any]] = {}
+        """Of every shard, as of the last heart-beat."""
+        self.still = Standstill()
+        self._leases = Leases(settings.lease_seconds, time.monotonic)
+        self._shunned: dict[int, float] = {}
+        """Slots that lost their lease, and when their shards last failed to answer."""
+        self._killed_at: dict[int, float] = {}
+        self._told: dict[int, tuple[int, int]] = {}
+        """The routing's version that a shard has, and its epoch."""
+        self._telling: dict[int, asyncio.Task[None]] = {}
+        self._moves: Moves | None = None
+        self._scaling = False
+        self._progress = time.monotonic()
+        """When a scaling began, or last moved something."""
+        self._beginning = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- calls ------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> Routing:
+        """Make the shards, or find them where only the coordinator is new; who owns what. Raises JournalError."""
+        async with self._beginning:
+            if self._moves is None:
+                standing = await asyncio.to_thread(load_standing, self._cursors)
+                known = max(self._settings.shards, standing.shards if standing else 0)
+                if standing is None or not any(_exists(shard_name(slot)) for slot in range(known)):
+                    await self._before_shards()
+                    standing = await asyncio.to_thread(self._afresh, standing)
+                self.shards = [self._make(slot) for slot in range(standing.shards)]
+                for slot in await asyncio.to_thread(self._journal.slots):
+                    if slot >= standing.shards and _exists(shard_name(slot)):
+                        # It was wanted no more, and nobody was left to stop it.
+                        ray.kill(ray.get_actor(shard_name(slot), NAMESPACE))
+                self._scaling = standing.shards > standing.wanted
+                self._moves = found = Moves(standing, self, time.monotonic)
+                self._tasks = [asyncio.create_task(loop) for loop in (self._beat(), self._keep(found))]
+                for task in self._tasks:
+                    task.add_done_callback(_leave)
+            return self._moves.routing
+
+    async def ask(self) -> dict[int, dict[str, Any]]:
+        """Ask after every shard now."""
+        await asyncio.gather(*map(self._ask, range(len(self.shards))))
+        return self.states
+
+    async def scale(self, shards: int) -> dict[str, Any] | None:
+        """Have so many shards, from 1 to the number of partitions; None while another scaling is under way."""
+        await self.begin()
+        assert self._moves is not None
+        if self._scaling and shards != self._moves.standing.wanted:
+            return None
+        self._scaling, self._progress = True, time.monotonic()
+        before = self._moves.standing.shards
+        await self._moves.size(max(shards, before), shards)
+        for slot in range(len(self.shards), shards):
+            self.shards.append(self._make(slot))
+        self._wake.set()
+        owners = self._moves.routing.owners
+        after = balanced(owners, range(shards))
+        return {"shards": shards, "before": before, "moves": sum(a != b for a, b in zip(owners, after, strict=True))}
+
+    def status(self) -> dict[str, Any]:
+        """What is moving, and what has moved since the coordinator started."""
+        if self._moves is None:
+            return {}
+        standing = self._moves.standing
+        return {
+            "routing": {
+                "version": self._moves.routing.version,
+                "owners": self._moves.routing.owners,
+                "leaving": sorted(standing.leaving),
+            },
+            "scaling": self._scaling,
+            "wanted_shards": standing.wanted,
+            "moves": {
+                "moved": self._moves.moved,
+                "fenced": self._moves.fenced,
+                "pauses_ms": list(self._moves.pauses_ms),
+            },
+        }
+
+    async def stop(self) -> None:
+        """Stop the shards in good order."""
+        for task in (*self._tasks, *self._telling.values()):
+            task.cancel()
+        outcomes = await asyncio.gather(*(shard.stop.remote() for shard in self.shards), return_exceptions=True)
+        for slot, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                log.error(
+                    "shard %d did not stop in good order; its journal is replayed at the next start: %s", slot, outcome
+                )
+        for shard in self.shards:
+            ray.kill(shard)
+        self.shards = []
+        self._redis.close()
+
+    # -- shards -----------------------------------------------------------------------------------------------
+
+    def _afresh(self, saved: Standing | None) -> Standing:
+        """Nobody runs: share the partitions out over as many shards as the settings say, and save that."""
+        shards = min(self._settings.shards, self._partitions)
+        if saved is None or saved.routing.partitions != self._partitions:
+            routing = spread(self._partitions, shards, 1 if saved is None else saved.routing.version + 1)
+        else:
+            routing = Routing(saved.routing.version + 1, balanced(saved.routing.owners, range(shards)))
+        standing = Standing(routing, shards, shards)
+        save_standing(self._cursors, standing)
+        for slot in sorted(self._journal.slots()):
+            mine = set() if saved is None else set(saved.routing.owned_by(slot)) - set(routing.owned_by(slot))
+            if slot >= shards or mine:
+                # Whoever still holds it, from a run that did not end well, must not append any more.
+                self._journal.claim(slot)
+        return standing
+
+    def _make(self, slot: int) -> ActorHandle[IngestShard]:
+        actor: Any = ray.remote(IngestShard)
+        made: ActorHandle[IngestShard] = actor.options(
+            name=shard_name(slot),
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0.25,
+            max_restarts=-1,
+            max_concurrency=1000,
+        ).remote(slot, self._settings)
+        self._leases.renew(slot)
+        return made
+
+    async def _call(self, slot: int, seconds: float, method: str, *args: object) -> Any:
+        if slot >= len(self.shards):
+            raise Away("there is no such shard any more")
+        try:
+            called = getattr(self.shards[slot], method).remote(*args)
+            return await asyncio.wait_for(asyncio.wrap_future(called.future()), seconds)
+        except TimeoutError as error:
+            raise Away(f"no answer to `{method}` in {seconds:.0f} s") from error
+        except ray.exceptions.RayError as error:
+            raise Away(f"{method}: {str(error).strip().splitlines()[-1]}") from error
+
+    async def _beat(self) -> None:
+        """Ask after every shard. The question also sets a restarted one going."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self.ask()
+            self._wake.set()
+
+    async def _ask(self, slot: int) -> None:
+        try:
+            state = await self._call(slot, min(5.0, max(1.0, self._settings.lease_seconds / 4)), "status")
+        except Away as error:
+            self._leases.failed(slot)
+            if slot in self._shunned:
+                self._shunned[slot] = time.monotonic()
+            if slot < len(self.shards):
+                self.states[slot] = {"slot": slot, "index": "away", "detail": str(error)}
+            log.warning("shard %d does not answer: %s", slot, error)
+            return
+        if slot < len(self.shards):
+            self._leases.renew(slot)
+            self._killed_at.pop(slot, None)
+            self.states[slot] = state
+            self._tell(slot)
+
+    def _tell(self, slot: int) -> None:
+        """Tell a shard who owns what, unless it has been told, or partitions are just being moved."""
+        state = self.states.get(slot, {})
+        if self._moves is None or self._moves.busy or self._moves.standing.leaving or "routing" not in state:
+            return
+        standing = self._moves.standing
+        now = (standing.routing.version, state["epoch"])
+        telling = self._telling.get(slot)
+        if self._told.get(slot) == now or (telling is not None and not telling.done()):
+            return
+
+        async def told() -> None:
+            try:
+                await self.assign(slot, standing, {})
+            except Away as error:
+                log.warning("shard %d does not do what it was told: %s", slot, error)
+            else:
+                self._told[slot] = now
+
+        self._telling[slot] = asyncio.create_task(told())
+
+    # -- what is to be done -----------------------------------------------------------------------------------
+
+    async def _keep(self, found: Moves) -> None:
+        await found.resume()
+        while True:
+            self._wake.clear()
+            try:
+                while await self._next(found):
+                    for slot in range(len(self.shards)):
+                        self._tell(slot)
+            except Away as error:
+                log.warning("nothing moves at the moment: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            await self._wake.wait()
+
+    async def _next(self, found: Moves) -> bool:
+        """Do one thing that is to be done; whether there was one. Raises Away where it could not be done."""
+        for slot in range(len(self.shards)):
+            if not self._leases.held(slot) and await self._lost(found, slot):
+                return True
+        standing = found.standing
+        owners = standing.routing.owners
+        wanted = range(standing.wanted)
+        if all(map(self._runs, {*owners})):
+            calm = [slot for slot in wanted if self._runs(slot) and self._calm(slot)]
+            todo = moves(owners, balanced(owners, calm), AT_ONCE) if calm else []
+            if todo:
+                async with self.still.move():
+                    await found.move(todo[0])
+                self._progress = time.monotonic()
+                return True
+            if standing.shards > standing.wanted and max(owners) < standing.wanted:
+                await self._retire(found, standing.wanted)
+                return True
+            waited = time.monotonic() - self._progress
+            self._scaling = self._scaling and len(calm) < len(wanted) and waited < PATIENCE_SECONDS
+        return False
+
+    def _runs(self, slot: int) -> bool:
+        return bool(self._leases.answering([slot])) and self.states.get(slot, {}).get("index") == "current"
+
+    def _calm(self, slot: int) -> bool:
+        since = self._shunned.get(slot)
+        return since is None or time.monotonic() - since >= CALM_SECONDS
+
+    async def _lost(self, found: Moves, slot: int) -> bool:
+        """A lease has ended: others take up what the slot has; without others, its shard is killed and made anew."""
+        now = time.monotonic()
+        self._shunned[slot] = now
+        owned = found.standing.routing.owned_by(slot)
+        live = [s for s in range(found.standing.wanted) if s != slot and self._runs(s)]
+        if owned and live:
+            log.error("shard %d has lost its lease: others take up its partitions %s", slot, owned)
+            await found.rescue(slot, live)
+            self._killed_at[slot] = now
+            return True
+        # Time to come back by itself: it is fenced, and finds that out with whatever it does first.
+        if now - self._killed_at.get(slot, 0.0) < 2 * self._settings.lease_seconds:
+            return False
+        log.error("shard %d has lost its lease: it is killed, and started anew", slot)
+        self._killed_at[slot] = now
+        ray.kill(self.shards[slot], no_restart=False)
+        return False
+
+    async def _retire(self, found: Moves, wanted: int) -> None:
+        """Stop the shards that own nothing and are wanted no more. From when that is saved they are nobody's."""
+        gone, self.shards = self.shards[wanted:], self.shards[:wanted]
+        await found.size(wanted, wanted)
+        for slot, shard in enumerate(gone, wanted):
+            self.states.pop(slot, None)
+            self._told.pop(slot, None)
+            self._shunned.pop(slot, None)
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(shard.stop.remote().future()), 30)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                log.warning("shard %d, which owns nothing, did not stop in good order: %s", slot, type(error).__name__)
+            ray.kill(shard)
+
+    # -- hands ------------------------------------------------------------------------------------------------
+
+    async def flush(self, slot: int) -> None:
+        """See `Hands.flush`."""
+        await self._call(slot, ANSWER_SECONDS, "flush")
+
+    async def prepare(self, slot: int, partitions: tuple[int, ...]) -> None:
+        """See `Hands.prepare`."""
+        await self._call(slot, ANSWER_SECONDS, "prepare", partitions)
+
+    async def release(self, slot: int, partitions: tuple[int, ...], version: int) -> Released:
+        """See `Hands.release`."""
+        released: Released = await self._call(slot, ANSWER_SECONDS, "release", partitions, version)
+        return released
+
+    async def fence(self, slot: int) -> None:
+        """See `Hands.fence`. Its connections to Redis are closed: it does not index what waited any more."""
+        while True:
+            try:
+                await asyncio.to_thread(self._journal.claim, slot)
+                break
+            except (OSError, JournalError) as error:
+                log.error("slot %d cannot be fenced: %s", slot, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+        try:
+            await asyncio.to_thread(disconnect, self._redis, shard_name(slot))
+        except UNAVAILABLE as error:
+            log.warning("the connections of slot %d to Redis are not closed: %s", slot, error)
+
+    async def assign(self, slot: int, standing: Standing, handed: Handed) -> None:
+        """See `Hands.assign`."""
+        await self._call(slot, ANSWER_SECONDS, "assign", standing, handed)
+
+    async def save(self, standing: Standing) -> None:
+        """See `Hands.save`."""
+        while True:
+            try:
+                await asyncio.to_thread(save_standing, self._cursors, standing)
+                return
+            except OSError as error:
+                log.error("who owns what cannot be saved: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _leave(task: asyncio.Task[None]) -> None:
+    """A loop that fails takes the coordinator with it: Ray makes a new one, which goes on from what is saved."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the coordinator leaves, to be restarted", exc_info=error)
+        os._exit(1)
+
+
+def _exists(actor: str) -> bool:
+    """Whether there is an actor of that name."""
+    try:
+        ray.get_actor(actor, NAMESPACE)
+    except ValueError:
+        return False
+    return True

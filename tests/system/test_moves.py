@@ -1,0 +1,176 @@
+"""Partitions that move while data flows: nothing is lost, doubled or turned round, whoever is killed or stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rebu_ray.platform.local_ray import session_folder
+from tests.system.load import Load
+from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
+from tests.system.test_stream import following
+
+pytestmark = pytest.mark.system
+
+NOW = time.time_ns() // 1_000_000
+PARTITIONS = 16
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Running]:
+    """A platform whose shards may be stopped for some seconds only."""
+    with tempfile.TemporaryDirectory(prefix="rebu-moves-", ignore_cleanup_errors=True) as folder:
+        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_LEASE_SECONDS="6")
+        try:
+            found.start("--shards", "2")
+            yield found
+            assert found.stop() == 0, found.said()
+            assert processes_of(found.data_dir) == []
+        finally:
+            found.clean_up()
+
+
+class Sequence(threading.Thread):
+    """One event of a user after the other, each sent when the one before is acknowledged."""
+
+    def __init__(self, platform: Running, user: str) -> None:
+        super().__init__(daemon=True)
+        self._platform = platform
+        self._user = user
+        self._enough = threading.Event()
+        self.acknowledged: list[str] = []
+
+    def run(self) -> None:
+        while not self._enough.is_set():
+            name = f"{self._user}-{len(self.acknowledged):06d}"
+            said = {"type": "track", "event": "Tapped", "messageId": name, "userId": self._user, "timestamp": NOW}
+            if self._platform.post("/v1/batch", {"batch": [said]}).status_code == 200:
+                self.acknowledged.append(name)
+
+    def end(self) -> list[str]:
+        self._enough.set()
+        self.join(120)
+        assert not self.is_alive()
+        return self.acknowledged
+
+
+def scale(platform: Running, shards: int) -> Item:
+    """Ask for so many shards; what is answered."""
+    answer = platform.post("/v1/admin/scale", {"shards": shards}, key=platform.admin_key)
+    assert answer.status_code == 200, answer.text
+    found: Item = answer.json()
+    return found
+
+
+def shares(platform: Running) -> Counter[int]:
+    """How many partitions each slot owns."""
+    return Counter(platform.status()["routing"]["owners"])
+
+
+def shared_by(platform: Running, shards: int) -> bool:
+    """Whether so many shards own as many each as can be, and all of them serve."""
+    state = platform.status()
+    owned = Counter(state["routing"]["owners"])
+    even = len(owned) == shards and max(owned.values()) - min(owned.values()) <= 1
+    said = [s.get("partitions") for s in state["shards"]]
+    told = [[p for p, owner in enumerate(state["routing"]["owners"]) if owner == s] for s in range(shards)]
+    return even and said == told and all(shard["index"] == "current" for shard in state["shards"])
+
+
+def check(platform: Running, load: Load) -> None:
+    """Every promise is kept, and everything adds up."""
+    load.check(platform)
+    assert not load.other, (load.answers, set(load.other))
+    assert load.answers[200] > 20
+    for command in ("audit", "verify"):
+        done = rebu(command, "--data-dir", platform.data_dir)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+
+
+def test_shards_are_added_and_removed_while_data_flows(own: Running) -> None:
+    with following(own, "m1-order") as follower, Load(own, "m1") as load:
+        sequence = Sequence(own, "m1-order")
+        sequence.start()
+        load.await_more(200)
+        for shards, moves in ((3, 5), (1, 11), (2, 8)):
+            done = rebu("scale", "--shards", str(shards), "--data-dir", own.data_dir)
+            assert done.returncode == 0, done.stderr
+            said = done.stdout.splitlines()
+            assert said[0].endswith(f"{shards} wanted: {moves} partitions move")
+            assert sum(line.startswith("partition ") for line in said) == moves, done.stdout
+            await_true(lambda n=shards: shared_by(own, n), f"{shards} shards to share")  # type: ignore[misc]
+            load.await_more(100)
+        sent = sequence.end()
+        # Who follows the history was told of everything in the order in which it came in.
+        told = ids(follower.await_items(len(sent)))
+        assert told == sent
+    check(own, load)
+    assert sorted(ids(own.history("m1-order", limit=1000))) == sent
+    state = own.status()
+    assert (state["moves"]["moved"], state["moves"]["fenced"], state["scaling"]) == (24, 0, False)
+    assert "rebu_partitions_moved_total 24" in own.http.get("/metrics").text
+    # Who sends again is told so, wherever the partition has been meanwhile.
+    again = [{"type": "track", "messageId": name, "userId": "m1-order", "event": "Tapped"} for name in sent[:100]]
+    receipt = own.batch(again)
+    assert (receipt["accepted"], receipt["duplicate"]) == (0, len(again))
+
+
+def test_what_is_no_number_of_shards_is_refused(own: Running) -> None:
+    for body in (b"", b"{}", b'{"shards": 0}', b'{"shards": 17}', b'{"shards": "three"}', b'{"shards": 2, "of": 1}'):
+        answer = own.post("/v1/admin/scale", body, key=own.admin_key)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_shards"), body
+    assert own.post("/v1/admin/scale", {"shards": 2}, key=own.read_key).status_code == 403
+    done = rebu("scale", "--shards", "99", "--data-dir", own.data_dir)
+    assert done.returncode == 1
+    assert "1 to 16" in done.stderr
+    assert shared_by(own, 2)
+
+
+def test_a_shard_that_sleeps_loses_its_lease_and_is_refused_when_it_wakes(own: Running) -> None:
+    with Load(own, "m2") as load:
+        load.await_more(200)
+        before = own.shard_pids()
+        os.kill(before[1], signal.SIGSTOP)
+        try:
+            await_true(lambda: shares(own) == {0: PARTITIONS}, "the other shard to take everything up")
+            load.await_more(300)
+        finally:
+            os.kill(before[1], signal.SIGCONT)
+        await_true(lambda: own.shard_pids()[1] != before[1], "the sleeper to leave")
+        logs = [path.read_text(errors="replace") for path in session_folder(str(own.data_dir)).rglob("worker-*.err")]
+        assert any("slot 1 has a later owner" in text for text in logs)
+        load.await_more(100)
+        # After a calm while it gets its part again.
+        await_true(lambda: shared_by(own, 2), "the shards to share again", 120)
+        load.await_more(100)
+    check(own, load)
+    assert own.status()["moves"]["fenced"] == 1
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "shard 0", "shard 1"])
+def test_a_scaling_goes_on_whoever_is_killed(own: Running, victim: str) -> None:
+    name = f"m3-{victim.replace(' ', '')}"
+    with Load(own, name) as load:
+        load.await_more(100)
+        for shards in (3, 2):
+            version = own.status()["routing"]["version"]
+            pids = own.shard_pids()
+            scale(own, shards)
+            await_true(lambda v=version: own.status()["routing"]["version"] > v + 1, "something to move")  # type: ignore[misc]
+            if victim == "coordinator":
+                for process in processes_of(own.data_dir):
+                    if "rebu-coordinator" in " ".join(process.cmdline()):
+                        kill(process.pid)
+            else:
+                kill(pids[int(victim[-1])])
+            await_true(lambda n=shards: shared_by(own, n), f"{shards} shards to share", 120)  # type: ignore[misc]
+            load.await_more(100)
+    check(own, load)
