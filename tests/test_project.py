@@ -29,9 +29,22 @@ DOWN = {
     "platform": {"access", "ingest", "process", "store"},
     "demo": {"client", "platform", "shipping", "simulate"},
     "connect": {"client", "platform"},
+    "keyring": {"connect"},
     "letters": {"client", "connect"},
     "cli": {
-        *("access", "client", "connect", "demo", "ingest", "letters", "platform", "process", "shipping", "simulate"),
+        *(
+            "access",
+            "client",
+            "connect",
+            "demo",
+            "ingest",
+            "keyring",
+            "letters",
+            "platform",
+            "process",
+            "shipping",
+            "simulate",
+        ),
         "store",
     },
 }

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -86,6 +87,9 @@ def erasing(keys: Keys, histories: Callable[[], Histories], ask: Ask) -> list[Ro
     async def erase(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
         query.known(request.query_params, ())
+        if b"/" in request.scope["raw_path"].partition(b"?")[0].removeprefix(b"/v1/users/"):
+            # Somebody's list or document is not to be taken for a person of that name.
+            raise HTTPException(405)
         user_id = user(request)
         if await ask("erasure", user_id) is None and not (await histories().person(user_id)).exists:
             raise unknown_user(user_id)
