@@ -85,11 +85,11 @@ def erasing(keys: Keys, histories: Callable[[], Histories], ask: Ask) -> list[Ro
     """Erasure. To stand after the other routes that delete something of a user's."""
 
     async def erase(request: Request) -> Response:
-        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
-        query.known(request.query_params, ())
         if b"/" in request.scope["raw_path"].partition(b"?")[0].removeprefix(b"/v1/users/"):
             # Somebody's list or document is not to be taken for a person of that name.
             raise HTTPException(405)
+        keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        query.known(request.query_params, ())
         user_id = user(request)
         if await ask("erasure", user_id) is None and not (await histories().person(user_id)).exists:
             raise unknown_user(user_id)

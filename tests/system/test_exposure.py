@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from tests.system.running import Running, await_true, environment, processes_of,
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
+ASK = """
+import sys
+from ray._raylet import GcsClient
+print(len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)))
+"""
 REPLICA = "ray::ServeReplica"
 """Serve opens a port of each replica on all interfaces, whatever it is told; it asks for Ray's token."""
 
@@ -53,25 +59,31 @@ def test_only_what_the_readme_names_listens_beyond_loopback(rebu_up: Running) ->
 def test_ray_answers_to_its_token_alone(rebu_up: Running, tmp_path: Path) -> None:
     command = next(p.cmdline() for p in processes_of(rebu_up.data_dir) if p.name() == "raylet")
     address = next(re.findall(r"--gcs-address=(\S+)", word)[0] for word in command if "--gcs-address=" in word)
-    ray = str(Path(sys.executable).with_name("ray"))
     token = rebu_up.data_dir / "ray_token"
     assert token.stat().st_mode & 0o777 == 0o600
-    known = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), HOME=str(tmp_path))
-    with_token = psutil.Popen([ray, "status", "--address", address], env=known, stdout=-1, stderr=-2)
-    said, _ = with_token.communicate(timeout=120)
-    assert with_token.returncode == 0, said
     wrong = tmp_path / "token"
     wrong.write_text("0" * 64)
-    for settings in ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(wrong)}, {"RAY_AUTH_MODE": "disabled"}):
-        without = psutil.Popen(
-            [ray, "status", "--address", address],
+    asking = {
+        "known": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
+        "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(wrong)},
+        "none": {"RAY_AUTH_MODE": "disabled"},
+    }
+    told = {
+        who: subprocess.run(
+            [sys.executable, "-c", ASK, address],
             env=environment(**settings, HOME=str(tmp_path)),
-            stdout=-1,
-            stderr=-2,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
-        said, _ = without.communicate(timeout=120)
-        assert without.returncode != 0, said
-        assert b"oken" in said or b"nauth" in said, said
+        for who, settings in asking.items()
+    }
+    assert told["known"].returncode == 0, told["known"].stderr
+    assert int(told["known"].stdout) == 1, "one node"
+    for who in ("wrong", "none"):
+        assert told[who].returncode != 0, told[who].stdout
+        assert "nauthenticated" in told[who].stderr, told[who].stderr
 
 
 def shown(*arguments: str | Path) -> dict[str, str]:
