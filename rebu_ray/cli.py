@@ -20,7 +20,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rebu_ray import settings as config
 from rebu_ray.client import Rebu, RebuError
 from rebu_ray.connect import DataDir, Key, Url, client
-from rebu_ray.keys import load_keys
+from rebu_ray.keyring import keys
+from rebu_ray.keys import KeysError
 from rebu_ray.letters import audited, deadletters
 from rebu_ray.platform.local_ray import PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
@@ -38,6 +39,7 @@ from rebu_ray.store.quarantine import quarantine
 
 MISTAKES = (
     config.SettingsError,
+    KeysError,
     AlreadyRunning,
     NotRunning,
     PortTaken,
@@ -63,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
+app.add_typer(keys, name="keys")
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")
 
@@ -220,17 +223,6 @@ def status(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
     """
     with client(url, key, data_dir) as rebu:
         typer.echo(json.dumps(rebu.status(), indent=2))
-
-
-@app.command()
-def keys(data_dir: DataDir = None) -> None:
-    """The API keys of a data dir, as JSON; made at the first call.
-
-    Example: rebu keys --data-dir ./data
-    """
-    settings = config.load(data_dir=data_dir)
-    found = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
-    typer.echo(json.dumps({"write": found.write, "read": found.read, "admin": found.admin}))
 
 
 @app.command()

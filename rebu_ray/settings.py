@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     write_key: str = ""
     read_key: str = ""
     admin_key: str = ""
+    rate_limit: float = 0.0
+    """Requests a second that a gateway replica answers to one key; 0: as many as come."""
     erasure_secret: str = ""
     """What user ids of erased people are hashed with; empty: DATA_DIR/erasure.key, made at the first start."""
     flush_seconds: float = 60.0
@@ -116,6 +118,7 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("hot_events", 1, 10_000_000),
         ("breaker_share", 0, 1),
         ("breaker_records", 1, 1_000_000_000),
+        ("rate_limit", 0, 1_000_000_000),
     ):
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")

@@ -11,9 +11,14 @@ from typing import NamedTuple
 
 import pytest
 import redis
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from rebu_ray.platform.redis_server import RedisServer
+
+
+settings.register_profile("rebu", deadline=None)  # no test is about time
+settings.load_profile("rebu")
 
 
 class Valkey(NamedTuple):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rebu_ray.access.ride_formats import MEDIA_TYPES
+from rebu_ray.access.schemas import SCHEMAS, reference
 from rebu_ray.ingest.http import LOG_SOURCES, SEGMENT_CALLS
 from rebu_ray.process.quality import STATUSES
 from rebu_ray.records import HISTORY_KINDS, TABLES, Source
@@ -46,10 +47,12 @@ def _parameter(name: str, where: str, text: str, schema: dict[str, Any] | None =
     }
 
 
-def _answers(*schemas: tuple[str, str, str], errors: tuple[int, ...]) -> dict[str, Any]:
+def _answers(*answers: tuple[str, str, str], errors: tuple[int, ...], schema: str | None = None) -> dict[str, Any]:
+    """The answers of an operation; `schema` is the component that its JSON follows."""
     out: dict[str, Any] = {}
-    for code, text, media in schemas:
-        out.setdefault(code, {"description": text, "content": {}})["content"][media] = {}
+    for code, text, media in answers:
+        described = {"schema": reference(schema)} if schema is not None and media == _JSON else {}
+        out.setdefault(code, {"description": text, "content": {}})["content"][media] = described
     meanings = {
         400: "the request is not understood: the message says what to change",
         401: "no key, or an unknown one",
@@ -64,27 +67,30 @@ def _answers(*schemas: tuple[str, str, str], errors: tuple[int, ...]) -> dict[st
     }
     # Whoever needs a key may also be told that a parameter is unknown, or to come later.
     for status in sorted({*errors, 400, 429} if 401 in errors else errors):
-        schema = {"$ref": "#/components/schemas/Error"}
-        out[str(status)] = {"description": meanings[status], "content": {_JSON: {"schema": schema}}}
+        out[str(status)] = {"description": meanings[status], "content": {_JSON: {"schema": reference("Error")}}}
     return out
 
 
-def _write(summary: str, media: tuple[str, ...], where: dict[str, Any] | None = None) -> dict[str, Any]:
+_BYTES: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _write(summary: str, json: str, media: tuple[str, ...] = (), where: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A write route that takes JSON of a schema, or bytes of other kinds."""
+    sent = {_JSON: {"schema": reference(json)}} | dict.fromkeys(media, _BYTES)
     errors = (400, 401, 403, *((404,) if where else ()), 408, 413, 415, 429, 503)
     coding = _parameter("Content-Encoding", "header", "how the body is packed", {"enum": ["identity", "gzip", "zstd"]})
     return {
         "parameters": [*([where] if where else ()), coding],
         "post": {
             "summary": summary,
-            "requestBody": {"required": True, "content": {m: {} for m in media}},
-            "responses": _answers(("200", "every accepted record is durable", _JSON), errors=errors),
+            "requestBody": {"required": True, "content": sent},
+            "responses": _answers(("200", "every accepted record is durable", _JSON), errors=errors, schema="Receipt"),
         },
     }
 
 
 def openapi() -> dict[str, Any]:
     """The interface as an OpenAPI 3.1 document."""
-    logs = ("text/plain", "application/x-ndjson", _JSON)
     paging = [
         _parameter("since", "query", "from this time on (RFC 3339 or epoch ms)"),
         _parameter("until", "query", "before this time"),
@@ -94,10 +100,13 @@ def openapi() -> dict[str, Any]:
     ]
     user = _parameter("user_id", "path", "the user")
     paths: dict[str, Any] = {
-        f"/v1/{call}": _write(f"Segment and RudderStack: {call}", (_JSON,)) for call in ("batch", *SEGMENT_CALLS)
+        f"/v1/{call}": _write(f"Segment and RudderStack: {call}", "Batch" if call == "batch" else "Message")
+        for call in ("batch", *SEGMENT_CALLS)
     }
     log = _parameter("source", "path", "which log", {"enum": [str(s) for s in LOG_SOURCES]})
-    paths["/v1/logs/{source}"] = _write("Log lines, NDJSON or a JSON array", logs, log)
+    paths["/v1/logs/{source}"] = _write(
+        "Log lines, NDJSON or a JSON array", "Lines", ("text/plain", "application/x-ndjson"), log
+    )
     paths["/v1/logs/{source}"]["parameters"] += [
         _parameter("X-Rebu-Producer", "header", "who sends: with the sequence, lines sent again are duplicates"),
         _parameter(
@@ -107,9 +116,9 @@ def openapi() -> dict[str, Any]:
             {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
         ),
     ]
-    paths["/v1/logs"] = _write("OpenTelemetry logs (OTLP/HTTP)", (_JSON, "application/x-protobuf"))
+    paths["/v1/logs"] = _write("OpenTelemetry logs (OTLP/HTTP)", "Logs", ("application/x-protobuf",))
     table = _parameter("table", "path", "which table", {"enum": [str(name) for name in TABLES]})
-    paths["/v1/records/{table}"] = _write("Rows of the application database", (_JSON, "application/x-ndjson"), table)
+    paths["/v1/records/{table}"] = _write("Rows of the application database", "Rows", ("application/x-ndjson",), table)
     paths["/v1/users/{user_id}/events"] = {
         "get": {
             "summary": "The whole history of a user",
@@ -121,7 +130,7 @@ def openapi() -> dict[str, Any]:
                 _parameter("source", "query", f"one or more of {', '.join(Source)}"),
                 _parameter("min_position", "query", "`position` of a write: wait until it is visible"),
             ],
-            "responses": _answers(("200", "a page", _JSON), errors=(400, 401, 403, 404, 503)),
+            "responses": _answers(("200", "a page", _JSON), errors=(400, 401, 403, 404, 503), schema="History"),
         }
     }
     paths["/v1/users/{user_id}/events/stream"] = {
@@ -135,20 +144,20 @@ def openapi() -> dict[str, Any]:
         "get": {
             "summary": "Profile and linked anonymous ids",
             "parameters": [user],
-            "responses": _answers(("200", "the profile", _JSON), errors=(401, 403, 404, 503)),
+            "responses": _answers(("200", "the profile", _JSON), errors=(401, 403, 404, 503), schema="Profile"),
         }
     }
     paths["/v1/users/{user_id}/anonymous/{anonymous_id}"] = {
         "delete": {
             "summary": "Take a link back (admin)",
             "parameters": [user, _parameter("anonymous_id", "path", "the anonymous id")],
-            "responses": _answers(("200", "taken back", _JSON), errors=(401, 403, 404, 503)),
+            "responses": _answers(("200", "taken back", _JSON), errors=(401, 403, 404, 503), schema="Unlinked"),
         }
     }
     paths["/v1/users/{user_id}"]["delete"] = {
         "summary": "Erase a person, for good (admin)",
         "parameters": [user],
-        "responses": _answers(("200", "what will be gone", _JSON), errors=(401, 403, 404, 503)),
+        "responses": _answers(("200", "what will be gone", _JSON), errors=(401, 403, 404, 503), schema="Erasure"),
     }
     for name, text, media in (
         ("export", "Everything about a person (admin)", "application/x-ndjson"),
@@ -158,7 +167,7 @@ def openapi() -> dict[str, Any]:
             "get": {
                 "summary": text,
                 "parameters": [user],
-                "responses": _answers(("200", text, media), errors=(400, 401, 403, 404, 503)),
+                "responses": _answers(("200", text, media), errors=(400, 401, 403, 404, 503), schema="Erasure"),
             }
         }
     paths |= _rides(user, paging)
@@ -166,7 +175,7 @@ def openapi() -> dict[str, Any]:
         "get": {
             "summary": "Refused records with their reasons (admin)",
             "parameters": [*paging, _parameter("source", "query", "one or more sources")],
-            "responses": _answers(("200", "a page", _JSON), errors=(400, 401, 403, 503)),
+            "responses": _answers(("200", "a page", _JSON), errors=(400, 401, 403, 503), schema="DeadLetters"),
         }
     }
     paths |= _accounts(paging)
@@ -181,13 +190,7 @@ def openapi() -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic", "description": "the key as user name, no password"},
             },
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "required": ["code", "message"],
-                    "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
-                }
-            },
+            "schemas": SCHEMAS,
         },
     }
 
@@ -204,16 +207,17 @@ def _about_itself() -> dict[str, Any]:
         ("/", "The same", "text/html", ()),
     )
     for path, text, media, errors in open_paths:
-        responses = _answers(("200", text, media), errors=errors)
+        schema = None if path == "/openapi.json" else "Alive"
+        responses = _answers(("200", text, media), errors=errors, schema=schema)
         paths[path] = {"get": {"summary": text, "security": [], "responses": responses}}
-    for method, path, text in (
-        ("get", "/v1/status", "State of the platform"),
-        ("post", "/v1/admin/flush", "Move the journal to the lake now (admin)"),
-        ("post", "/v1/admin/reindex", "Rebuild the index from lake and journal (admin)"),
-        ("post", "/v1/admin/backfill", "Compute every document anew (admin)"),
-        ("get", "/v1/admin/verify", "Compare what is served with a full recompute (admin)"),
+    for method, path, text, schema in (
+        ("get", "/v1/status", "State of the platform", "Status"),
+        ("post", "/v1/admin/flush", "Move the journal to the lake now (admin)", "Flushed"),
+        ("post", "/v1/admin/reindex", "Rebuild the index from lake and journal (admin)", "Done"),
+        ("post", "/v1/admin/backfill", "Compute every document anew (admin)", "Backfilled"),
+        ("get", "/v1/admin/verify", "Compare what is served with a full recompute (admin)", "Verified"),
     ):
-        responses = _answers(("200", text, _JSON), errors=(400, 401, 403, 503))
+        responses = _answers(("200", text, _JSON), errors=(400, 401, 403, 503), schema=schema)
         paths[path] = {method: {"summary": text, "responses": responses}}
     wanted = {"type": "object", "properties": {"shards": {"type": "integer", "minimum": 1}}, "required": ["shards"]}
     paths["/v1/admin/scale"] = {
@@ -248,21 +252,27 @@ def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]
         ),
     ]
     media = [("200", "the rides, by the time of their request", kind) for kind in (_JSON, *MEDIA_TYPES.values())]
-    listed = _answers(("200", "a page", _JSON), errors=(400, 401, 403, 404, 503))
-    single = _answers(("200", "the document", _JSON), errors=(400, 401, 403, 404, 503))
     confidence = _parameter("min_confidence", "query", "leave out less certain ones", {"type": "number"})
     message = _parameter("message_id", "path", "the message")
+
+    def single(schema: str) -> dict[str, Any]:
+        return _answers(("200", "what is known", _JSON), errors=(400, 401, 403, 404, 503), schema=schema)
+
     operations: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
         "/v1/rides": (
             "Rides as a table, for models and notebooks",
             [*paging, *filters],
-            _answers(*media, errors=(400, 401, 403, 503)),
+            _answers(*media, errors=(400, 401, 403, 503), schema="Rides"),
         ),
-        "/v1/rides/{ride_id}": ("What is known of a ride", [ride], single),
-        "/v1/rides/{ride_id}/messages": ("Customers' messages about a ride", [ride, confidence], single),
-        "/v1/messages/{message_id}": ("A message and the ride that it is about", [message], single),
-        "/v1/users/{user_id}/rides": ("The rides of a user", [user, *paging], listed),
-        "/v1/users/{user_id}/messages": ("The messages of a user", [user, *paging], listed),
+        "/v1/rides/{ride_id}": ("What is known of a ride", [ride], single("Ride")),
+        "/v1/rides/{ride_id}/messages": (
+            "Customers' messages about a ride",
+            [ride, confidence],
+            single("MessagesAbout"),
+        ),
+        "/v1/messages/{message_id}": ("A message and the ride that it is about", [message], single("CustomerMessage")),
+        "/v1/users/{user_id}/rides": ("The rides of a user", [user, *paging], single("Rides")),
+        "/v1/users/{user_id}/messages": ("The messages of a user", [user, *paging], single("CustomerMessages")),
     }
     return {
         path: {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
@@ -280,15 +290,17 @@ def _accounts(paging: list[dict[str, Any]]) -> dict[str, Any]:
             "get": {
                 "summary": "Whether everything that came in is accounted for, by source and ten minutes of event time",
                 "parameters": [*paging[:2], source],
-                "responses": _answers(("200", "the accounts", _JSON), errors=(400, 401, 403, 503)),
+                "responses": _answers(("200", "the accounts", _JSON), errors=(400, 401, 403, 503), schema="Audit"),
             }
         },
         "/v1/deadletters/replay": {
             "post": {
                 "summary": "Try refused records again, a page of them (admin)",
                 "parameters": [*paging[:2], *paging[3:], source, chosen, dry],
-                "requestBody": {"required": False, "content": {_JSON: {"schema": {"type": "object"}}}},
-                "responses": _answers(("200", "what became of them", _JSON), errors=(400, 401, 403, 413, 429, 503)),
+                "requestBody": {"required": False, "content": {_JSON: {"schema": reference("Replay")}}},
+                "responses": _answers(
+                    ("200", "what became of them", _JSON), errors=(400, 401, 403, 413, 429, 503), schema="Replayed"
+                ),
             }
         },
     }

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from rebu_ray.access import (
@@ -43,7 +44,7 @@ from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.shards import Shards
-from rebu_ray.keys import Keys
+from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
@@ -160,7 +161,8 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     """The Serve application: gateway and lake reader, both autoscaled."""
 
     def build_replica() -> ASGIApp:
-        return build(settings, keys)
+        given = (settings.write_key, settings.read_key, settings.admin_key)
+        return build(settings, LiveKeys.watched(Watch(settings.data_dir, keys, given, settings.rate_limit)))
 
     replica: Any = serve.ingress(build_replica)()
     made: Any = serve.deployment(replica)
@@ -222,11 +224,24 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _error(error.status, error.code, error.message, error.retry_after)
 
 
+def _matching(request: Request) -> list[Route]:
+    """The routes of this path; of two shapes that it fits the one that is looked at first, which says more of it."""
+    found = [r for r in request.app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
+    return [route for route in found if route.path == found[0].path]
+
+
+def _shape(request: Request) -> str:
+    """What may be logged of a request: whose ids its path holds is nobody's business."""
+    return f"{request.method} {next((route.path for route in _matching(request)), 'of an unknown path')}"
+
+
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         refusal = _error(405, "method_not_allowed", f"{request.url.path} does not take {request.method}: see /docs")
-        refusal.headers.update(error.headers or {})
+        # All that the path takes, where more than one route is there for it.
+        allowed = {method for route in _matching(request) for method in route.methods or ()}
+        refusal.headers["Allow"] = ", ".join(sorted(allowed))
         return refusal
     return _error(error.status_code, "not_found", f"there is nothing at {request.url.path}: /docs lists what there is")
 
@@ -250,7 +265,7 @@ async def _elsewhere_failed(request: Request, error: Exception) -> Response:
     if isinstance(cause, UNAVAILABLE):
         return await _index_away(request, cause)
     if isinstance(cause, (OSError, JournalError, LakeError)):
-        log.warning("%s %s: %s", request.method, request.url.path, cause)
+        log.warning("%s: %s", _shape(request), cause)
         return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {cause}", 5)
     return await _failed(request, error)
 
@@ -261,5 +276,5 @@ async def _hung_up(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s failed", _shape(request), exc_info=error)
     return _error(500, "internal_error", "this should not happen and is in the log; nothing is lost: try again")

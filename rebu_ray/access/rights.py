@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -84,6 +85,9 @@ def erasing(keys: Keys, histories: Callable[[], Histories], ask: Ask) -> list[Ro
     """Erasure. To stand after the other routes that delete something of a user's."""
 
     async def erase(request: Request) -> Response:
+        if b"/" in request.scope["raw_path"].partition(b"?")[0].removeprefix(b"/v1/users/"):
+            # Somebody's list or document is not to be taken for a person of that name.
+            raise HTTPException(405)
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
         query.known(request.query_params, ())
         user_id = user(request)

@@ -12,8 +12,12 @@ import zstandard
 
 from rebu_ray.records import MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, BadRequest
 
-MAX_RECORDS: Final = 1_000_000
-"""Most records in one request: more than 50 MB of real lines hold, few enough to keep in memory."""
+MAX_RECORDS: Final = 250_000
+"""Most records in one request: as many as 50 MB of real lines hold, few enough to keep in memory: refused, each of them
+takes two kilobytes before all of them are stored.
+"""
+RECORD_BYTES: Final = 256
+"""What a record is counted as at least while there is room for it to be found."""
 
 _MAX_MARKS: Final = 8 * MAX_RECORDS
 
@@ -108,6 +112,12 @@ def check_count(body: bytes, mark: bytes) -> None:
     """
     if len(body) > _MAX_MARKS and body.count(mark) > _MAX_MARKS:
         raise too_many_records()
+
+
+def weight(body: bytes) -> int:
+    """What a body is counted as while it is worked on, in bytes: its size, or more where it holds many tiny records."""
+    marks = max(body.count(b"{"), body.count(b"\n"), body.count(b",") // 8)
+    return max(len(body), RECORD_BYTES * marks)
 
 
 def too_many_records() -> BadRequest:

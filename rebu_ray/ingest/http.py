@@ -17,7 +17,7 @@ from rebu_ray.ingest.breaker import Breaker
 from rebu_ray.ingest.dialects import parse_logs, parse_otlp, parse_segment, parse_tables
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.dialects.segment import parse_batch, write_key
-from rebu_ray.ingest.framing import decompress
+from rebu_ray.ingest.framing import decompress, weight
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Parsed, Source
@@ -25,7 +25,8 @@ from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Parsed, S
 SEGMENT_CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
 LOG_SOURCES: Final = (Source.ACCESS, Source.ERROR, Source.APP_EVENTS, Source.APP_ERRORS)
 ON_LOOP_BYTES: Final = 256 * 1024
-"""Larger bodies are parsed in a thread: the loop also answers health checks."""
+ON_LOOP_WEIGHT: Final = 4 * ON_LOOP_BYTES
+"""Larger bodies, and those of more tiny records, are parsed in a thread: the loop also answers health checks."""
 
 BODY_SECONDS: Final = 60.0
 """How long a body may take to come: who sends a byte now and then holds a place that others need."""
@@ -46,6 +47,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
 
     async def store(
         request: Request,
+        held: Held,
         source: Source,
         parse: Callable[[bytes, int], Ordinary | Parsed],
         body: bytes,
@@ -54,7 +56,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
     ) -> Response:
         received_at = time.time_ns() // 1_000_000
         with breaker.request(source, sender_of(request)) as note:
-            if len(body) > ON_LOOP_BYTES:
+            if len(body) > ON_LOOP_BYTES or held.bytes > ON_LOOP_WEIGHT:
                 parsed = await asyncio.to_thread(parse, body, received_at)
             else:
                 parsed = parse(body, received_at)
@@ -67,6 +69,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         body = await _body(request, keys, held, key_in_body=True)
         return await store(
             request,
+            held,
             Source.APP_EVENTS,
             parse_batch if call == "batch" else lambda data, now: parse_segment(data, now, call),
             body,
@@ -82,6 +85,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
         kind = request.headers.get("content-type")
         return await store(
             request,
+            held,
             Source(source),
             lambda data, now: parse_logs(Source(source), kind, data, now, producer, sequence),
             body,
@@ -92,7 +96,7 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
     async def otlp(request: Request, held: Held) -> Response:
         body = await _body(request, keys, held)
         kind = request.headers.get("content-type")
-        return await store(request, Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
+        return await store(request, held, Source.OTLP, lambda data, now: parse_otlp(kind, data, now), body)
 
     async def records(request: Request, held: Held) -> Response:
         body = await _body(request, keys, held)
@@ -101,7 +105,9 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
             known = ", ".join(TABLES)
             raise BadRequest(404, "unknown_table", f"there is no table {table!r}: send rows to one of {known}")
         kind = request.headers.get("content-type")
-        return await store(request, Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body)
+        return await store(
+            request, held, Source(table), lambda data, now: parse_tables(Source(table), kind, data, now), body
+        )
 
     return [
         *(Route(f"/v1/{call}", admitted(segment), methods=["POST"]) for call in ("batch", *SEGMENT_CALLS)),
@@ -151,8 +157,9 @@ async def _body(request: Request, keys: Keys, held: Held, key_in_body: bool = Fa
         body = await asyncio.to_thread(decompress, raw, encoding)
     else:
         body = decompress(raw, encoding)
-    if len(body) > size:
-        held.add(len(body) - size)
+    heavier = weight(body) - size
+    if heavier > 0:
+        held.add(heavier)
     if key is None and key_in_body:
         keys.check(write_key(body), Scope.WRITE)
     return body

@@ -32,6 +32,8 @@ CALL_ROWS: Final = 10_000
 """The most rows of one call, so that a large request does not hold a shard for long."""
 MOVE_SECONDS: Final = 0.05
 """How long a write waits before it asks anew where its partition is."""
+ON_LOOP_RECORDS: Final = 5_000
+"""Requests of more records are worked on in a thread, except for what has to wait."""
 PATIENCE_SECONDS: Final = 20.0
 """How long a write waits for a shard that is being restarted."""
 
@@ -163,15 +165,13 @@ class Intake:
             if new.count(1) == len(new):
                 return Receipt(len(new), 0, 0, position, [])
             return _receipt(parsed.records(), range(len(new)), new, position)
-        rows: list[Routed] = []
-        verdict_rows: list[int] = []
-        for ordinal, entry in enumerate(parsed):
-            verdict_rows.append(len(rows))
-            if isinstance(entry, Refusal):
-                rows.append(dead_letter(source, entry, ordinal, received_at, partitions, producer, sequence))
-            else:
-                rows += route(entry, partitions)
-        new, position = await self._append(columns(rows), routing)
+        how = (source, parsed, received_at, partitions, producer, sequence)
+        if len(parsed) > ON_LOOP_RECORDS:
+            verdict_rows, rows = await asyncio.to_thread(_rows, *how)
+            new, position = await self._append(rows, routing)
+            return await asyncio.to_thread(_receipt, parsed, verdict_rows, new, position)
+        verdict_rows, rows = _rows(*how)
+        new, position = await self._append(rows, routing)
         return _receipt(parsed, verdict_rows, new, position)
 
     async def verdicts(self, rows: list[Routed]) -> tuple[bytearray, Position]:
@@ -239,6 +239,21 @@ class Intake:
         else:
             self._full_until.pop(slot, None)
         return answer
+
+
+def _rows(
+    source: Source, parsed: Parsed, received_at: int, partitions: int, producer: str | None, sequence: int | None
+) -> tuple[list[int], Columns]:
+    """What is to be stored of a request, and for each of its records the row that its verdict is about."""
+    rows: list[Routed] = []
+    verdict_rows: list[int] = []
+    for ordinal, entry in enumerate(parsed):
+        verdict_rows.append(len(rows))
+        if isinstance(entry, Refusal):
+            rows.append(dead_letter(source, entry, ordinal, received_at, partitions, producer, sequence))
+        else:
+            rows += route(entry, partitions)
+    return verdict_rows, columns(rows)
 
 
 def _by_slot(partitions: Sequence[int], chosen: Sequence[int], routing: Routing) -> dict[int, Sequence[int]]:

@@ -13,7 +13,11 @@ replica go together to the shards, while reads, whose paths name users, spread o
 
 Whoever is slow is kept away from the replicas: headers have to come within ten seconds, the beginning of a body
 (16 KB) within ten more, and a connection on which nothing comes for a minute is ended. What HAProxy itself refuses it
-refuses in JSON.
+refuses in JSON; only of what never becomes a request (no HTTP, headers over 16 KB or too slow) it says so in its own
+words, which cannot be changed.
+
+Its log would have every path with its user's id, and goes to whoever listens at the syslog port: it is left with what
+goes wrong with the replicas.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ sed -e 's|^\( *bind \)\*\{0,1\}:\([0-9]*\)|\1127.0.0.1:\2|' \
     -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @FOLDER@/503.http|' \
     -e 's|^\( *errorfile 50[234]\) .*|\1 @FOLDER@/503.http|' \
     -e 's| mode 666 level admin| mode 600 level admin|' \
+    -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
     -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 200|' \
     -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
     -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray.ingest import framing
-from rebu_ray.ingest.framing import ContentClass, content_class, decompress, lines
+from rebu_ray.ingest.framing import RECORD_BYTES, ContentClass, content_class, decompress, lines, weight
 from rebu_ray.records import MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, BadRequest
 from tests.ingest.promises import seeded
 
@@ -137,6 +137,15 @@ def test_too_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadRequest) as caught:
         lines(b"a\nb\nc\nd\n")
     assert (caught.value.status, caught.value.code) == (413, "too_large")
+
+
+def test_what_holds_many_tiny_records_weighs_more_than_its_bytes() -> None:
+    event = b'{"type":"track","context":{"app":{"version":"1"}},"properties":{"text":"%b"}},' % (b"x" * 400)
+    assert weight(event * 100) < 3 * len(event) * 100
+    assert weight(b"GET /rides HTTP/1.1 " * 10 + b"\n") <= RECORD_BYTES
+    for tiny in (b"{},", b"\n", b"1,1,1,1,1,1,1,1,"):
+        assert weight(tiny * 1000) == RECORD_BYTES * 1000
+    assert weight(b"") == 0
 
 
 @pytest.mark.parametrize(

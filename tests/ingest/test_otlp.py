@@ -429,3 +429,24 @@ logs = st.fixed_dictionaries(
 @given(st.lists(logs, max_size=3), attribute_sets, attribute_sets)
 def test_protobuf_and_json_say_the_same(logs: list[dict[str, Any]], resource: Attributes, scope: Attributes) -> None:
     both(*logs, resource=resource, scope=scope)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A protobuf request with a few bytes taken out and others put in."""
+    raw = as_protobuf({"user.id": "u-1"}, {"os.name": "ios"}, *draw(st.lists(logs, min_size=1, max_size=2)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(raw)))
+        raw = raw[:start] + draw(st.binary(max_size=6)) + raw[start + draw(st.integers(0, 6)) :]
+    return raw
+
+
+@seeded
+@given(damaged())
+def test_a_damaged_request_is_read_or_refused(raw: bytes) -> None:
+    try:
+        parsed = parse_otlp(PROTOBUF, raw, RECEIVED_AT)
+    except BadRequest as error:
+        assert (error.status, error.code) == (400, "invalid_protobuf")
+    else:
+        check(parsed)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rebu_ray.ingest.dialects import parse_segment, write_key
+from rebu_ray.ingest.dialects import parse_segment, segment, write_key
 from rebu_ray.ingest.dialects.times import text
 from rebu_ray.records import MAX_ID_BYTES, MAX_RECORD_BYTES, BadRequest, Kind, MatchedBy, Record, Refusal, Source
 from tests.ingest.promises import RECEIVED_AT, body, check, only, refused, seeded
@@ -439,3 +439,11 @@ def test_every_single_message_is_accepted_or_refused(sent: dict[str, Any], call:
     parsed = parse_segment(json.dumps(sent).encode(), RECEIVED_AT, call)
     assert len(parsed) == 1
     check(parsed)
+
+
+def test_more_messages_than_a_request_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "MAX_RECORDS", 3)
+    assert len(parse_segment(b'{"batch":[{},{},{}]}', RECEIVED_AT)) == 3
+    with pytest.raises(BadRequest) as caught:
+        parse_segment(b'{"batch":[{},{},{},{}]}', RECEIVED_AT)
+    assert (caught.value.status, caught.value.code) == (413, "too_large")

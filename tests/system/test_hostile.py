@@ -19,7 +19,7 @@ import pytest
 
 from rebu_ray.platform.haproxy import SLOW_SECONDS
 from tests.system.load import Load
-from tests.system.running import Item, Running, processes_of
+from tests.system.running import Running, processes_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -55,9 +55,9 @@ def head(platform: Running, *headers: str, path: str = "/v1/batch", method: str 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def answer(connection: socket.socket) -> tuple[int, Item]:
-    """The status of what comes, and its JSON; 0 where the connection just ends."""
-    data = b""
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """The status of what comes, and its body; 0 where the connection just ends."""
+    data, length = b"", None
     with contextlib.suppress(ConnectionResetError):
         while True:
             part = connection.recv(65536)
@@ -69,18 +69,19 @@ def answer(connection: socket.socket) -> tuple[int, Item]:
             )
             if not part or (length is not None and len(body) >= length):
                 break
-    if not data:
-        return 0, {}
-    return int(data.split()[1]), json.loads(data.partition(b"\r\n\r\n")[2])
+    return (int(data.split()[1]), data.partition(b"\r\n\r\n")[2][:length]) if data else (0, b"")
 
 
-def refused(connection: socket.socket, *statuses: int) -> None:
-    """It ends in one of these, with a word to act on."""
+def refused(connection: socket.socket, *statuses: int, headers_came: bool = True) -> None:
+    """It ends in one of these, with a word to act on: HAProxy's own where it never saw the headers of a request."""
     status, body = answer(connection)
     assert status in statuses, (status, body)
-    if status:
-        assert set(body) == {"code", "message"}
-        assert len(body["message"]) > 20
+    if status and headers_came:
+        said = json.loads(body)
+        assert set(said) == {"code", "message"}
+        assert len(said["message"]) > 20
+    elif status:
+        assert f"<h1>{status} ".encode() in body
 
 
 def test_slow_headers_and_slow_bodies_end_in_a_timeout(rebu_up: Running) -> None:
@@ -99,8 +100,10 @@ def test_slow_headers_and_slow_bodies_end_in_a_timeout(rebu_up: Running) -> None
                 with contextlib.suppress(OSError):  # ended already
                     connection.send(b"a")
             time.sleep(1)
-        for connection in (*lines, *bodies):
-            refused(connection, 408, 0)
+        for connection in lines:
+            refused(connection, 408, headers_came=False)
+        for connection in bodies:
+            refused(connection, 408)
 
 
 def test_half_sent_bodies_store_nothing(rebu_up: Running) -> None:
@@ -125,7 +128,7 @@ def test_ten_thousand_tiny_requests_are_all_answered(rebu_up: Running) -> None:
     async def send(numbers: Iterator[int]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", rebu_up.port)
         for number in numbers:
-            body = json.dumps(EVENT | {"messageId": f"tiny-{number}", "userId": f"tiny-{number % 50}"}).encode()
+            body = json.dumps(EVENT | {"messageId": f"small-{number}", "userId": f"small-{number % 50}"}).encode()
             writer.write(head(rebu_up, f"Content-Length: {len(body)}", path="/v1/track") + body)
             status = (await reader.readline()).split()[1]
             length = 0
@@ -144,7 +147,7 @@ def test_ten_thousand_tiny_requests_are_all_answered(rebu_up: Running) -> None:
         asyncio.run(send_all())
     assert sum(seen.values()) == 10_000
     assert set(seen) <= {200, 429}, seen
-    stored = sum(len(rebu_up.history(f"tiny-{user}", limit=1000)) for user in range(50))
+    stored = sum(len(rebu_up.history(f"small-{user}", limit=1000)) for user in range(50))
     assert stored == seen[200]
 
 
@@ -164,7 +167,7 @@ def test_header_floods_and_long_queries_are_refused(rebu_up: Running) -> None:
             with connect(rebu_up) as connection:
                 with contextlib.suppress(OSError):  # ended before all was sent
                     connection.sendall(head(rebu_up, *headers))
-                refused(connection, 400, 408, 413, 0)
+                refused(connection, 400, 0, headers_came=False)
         for path in (
             "/v1/rides?" + "a" * 100_000,
             "/v1/users/" + "u" * 60_000 + "/events",
@@ -173,7 +176,7 @@ def test_header_floods_and_long_queries_are_refused(rebu_up: Running) -> None:
             with connect(rebu_up) as connection:
                 with contextlib.suppress(OSError):
                     connection.sendall(head(rebu_up, path=path, method="GET"))
-                refused(connection, 400, 414, 0)
+                refused(connection, 400, 0, headers_came=False)
         for raw in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             b"\0" * 1000,
@@ -183,7 +186,7 @@ def test_header_floods_and_long_queries_are_refused(rebu_up: Running) -> None:
             with connect(rebu_up) as connection:
                 connection.sendall(raw)
                 connection.shutdown(socket.SHUT_WR)
-                refused(connection, 400, 408, 0)
+                refused(connection, 400, headers_came=False)
 
 
 def test_a_long_query_within_the_bounds_is_answered_by_the_routes(rebu_up: Running) -> None:
@@ -224,7 +227,7 @@ def test_chunks_without_end_are_cut_off(rebu_up: Running) -> None:
             refused(connection, 413, 0)
         with connect(rebu_up) as connection:
             connection.sendall(head(rebu_up, "Transfer-Encoding: chunked") + b"zz\r\nno chunk")
-            refused(connection, 400, 0)
+            refused(connection, 400, 0, headers_came=False)
 
 
 def test_bombs_beside_each_other_leave_room_for_others(rebu_up: Running) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from rebu_ray.ingest.dialects import json_text, ordinary
 from rebu_ray.ingest.dialects.fields import Arrival, RefusedError, check_size, identifier, time
-from rebu_ray.ingest.framing import check_count
+from rebu_ray.ingest.framing import MAX_RECORDS, check_count, too_many_records
 from rebu_ray.records import MIN_TIME_MS, BadRequest, Kind, MatchedBy, Parsed, Record, Refusal, Source
 
 TYPES: Final = frozenset({"track", "identify", "page", "screen", "group", "alias", "error"})
@@ -174,6 +174,8 @@ def _batch(body: bytes) -> tuple[list[bytes], bytes]:
         if not fields.get("batch", b"").startswith(b"["):
             raise _no_batch() from None
         return json_text.array(fields["batch"]), fields.get("sentAt", b"")
+    if len(batch.batch) > MAX_RECORDS:
+        raise too_many_records()
     return [bytes(raw) for raw in batch.batch], bytes(batch.sentAt)
 
 
