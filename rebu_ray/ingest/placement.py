@@ -41,8 +41,6 @@ log = logging.getLogger("rebu.coordinator")
 HEARTBEAT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 120.0
 """How long a shard may take to flush, or to let go of partitions or take them up: another flush may be under way."""
-CALM_SECONDS: Final = 20.0
-"""How long a shard that had lost its lease has to answer before partitions move to it again."""
 AGAIN_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 60.0
 """How long a scaling waits for shards that do not come up, before another one may be asked for."""
@@ -111,7 +109,7 @@ class Placement:
         return self.states
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
-        """Have so many shards, from 1 to the number of partitions; None while a scaling to another number is under way."""
+        """Have so many shards, from 1 to the number of partitions; None while there are to be others."""
         await self.begin()
         assert self._moves is not None
         if self._scaling and shards != self._moves.standing.wanted:
@@ -291,8 +289,9 @@ class Placement:
         return bool(self._leases.answering([slot])) and self.states.get(slot, {}).get("index") == "current"
 
     def _calm(self, slot: int) -> bool:
+        """Whether a slot that lost its lease has answered for as long as a lease since."""
         since = self._shunned.get(slot)
-        return since is None or time.monotonic() - since >= CALM_SECONDS
+        return since is None or time.monotonic() - since >= self._settings.lease_seconds
 
     async def _lost(self, found: Moves, slot: int) -> bool:
         """A lease has ended: others take up what the slot has; without others, its shard is killed and made anew."""
