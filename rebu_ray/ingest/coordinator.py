@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import Any, Final
 
@@ -12,11 +13,11 @@ import ray
 from ray.actor import ActorHandle
 
 from rebu_ray.ingest import recomputation
+from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.breaker import Change, suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
-from rebu_ray.ingest.shard import CLOSED, DAMAGED
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Auditor, Findings, Held
 from rebu_ray.store.journal import JournalError, open_journal
@@ -90,6 +91,7 @@ class Coordinator:
         return {
             "platform_id": self._layout.platform_id,
             "partitions": self._layout.partitions,
+            "coordinator_pid": os.getpid(),
             "shards": [state for _, state in sorted(self._placement.states.items())],
             **self._placement.status(),
             "suspended": suspensions(self._suspended, _now()),

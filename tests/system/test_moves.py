@@ -160,15 +160,11 @@ def test_a_scaling_goes_on_whoever_is_killed(own: Running) -> None:
     with Load(own, "m3") as load:
         load.await_more(100)
         for shards, victim in ((3, "coordinator"), (2, "shard 2"), (3, "shard 0")):
-            version = own.status()["routing"]["version"]
-            pids = own.shard_pids()
+            before, pids = own.status(), own.shard_pids()
+            version = before["routing"]["version"]
             scale(own, shards)
             await_true(lambda v=version: own.status()["routing"]["version"] > v + 1, "something to move")  # type: ignore[misc]
-            if victim == "coordinator":
-                [process] = [p for p in processes_of(own.data_dir) if "rebu-coordinator" in " ".join(p.cmdline())]
-                kill(process.pid)
-            else:
-                kill(pids[int(victim[-1])])
+            kill(before["coordinator_pid"] if victim == "coordinator" else pids[int(victim[-1])])
             await_true(lambda n=shards: shared_by(own, n), f"{shards} shards to share", 120)  # type: ignore[misc]
             load.await_more(100)
     check(own, load)
