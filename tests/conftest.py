@@ -16,7 +16,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 from rebu_ray.platform.redis_server import RedisServer
 
-
 settings.register_profile("rebu", deadline=None)  # no test is about time
 settings.load_profile("rebu")
 

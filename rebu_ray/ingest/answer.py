@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 from rebu_ray.store.log import Commit
+
+STARTING: Final = "starting"
+"""The journal is being read: it takes as long as there is much in it."""
+DAMAGED: Final = "damaged"
+"""A segment of the journal cannot be read whole: somebody has to say what becomes of it."""
+CLOSED: Final = "closed"
+"""Journal or lake cannot be used now."""
 
 
 class Appended(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import Any, Final
 
@@ -12,12 +13,12 @@ import ray
 from ray.actor import ActorHandle
 
 from rebu_ray.ingest import recomputation
+from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
-from rebu_ray.ingest.shard import CLOSED, DAMAGED
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Auditor, Findings, Held
 from rebu_ray.store.journal import JournalError, open_journal
@@ -91,6 +92,7 @@ class Coordinator:
         return {
             "platform_id": self._layout.platform_id,
             "partitions": self._layout.partitions,
+            "coordinator_pid": os.getpid(),
             "shards": [state for _, state in sorted(self._placement.states.items())],
             **self._placement.status(),
             "suspended": self._suspensions.summary(_now()),

@@ -22,9 +22,9 @@ class Leases:
         self._renewed: dict[int, float] = {}
         self._failed: dict[int, int] = {}
 
-    def renew(self, slot: int) -> None:
-        """A slot's shard has answered, or is new and gets the time to."""
-        self._renewed[slot] = self._clock()
+    def renew(self, slot: int, grace: float = 0.0) -> None:
+        """A slot's shard has answered; or it is new, and gets so many seconds more until it does."""
+        self._renewed[slot] = self._clock() + grace
         self._failed[slot] = 0
 
     def failed(self, slot: int) -> None:

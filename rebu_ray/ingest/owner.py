@@ -20,7 +20,7 @@ import pyarrow as pa
 import ray
 
 from rebu_ray.ingest.adoption import Adoption, request_rows
-from rebu_ray.ingest.answer import Appended, Call, answer, partitions_of
+from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.indexing import Indexing, ray_rebuild
@@ -34,8 +34,8 @@ from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE
-from rebu_ray.store.journal import JournalError, StaleOwner, open_journal
-from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile
+from rebu_ray.store.journal import JournalCorrupt, JournalError, StaleOwner, open_journal
+from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.rows import WIRE, decode, partition_of
 from rebu_ray.store.seen import Seen
@@ -96,6 +96,8 @@ class Owner:
         self._version = self._routing.version
         """Of the routing that counts here: an older one is not believed any more."""
         self._assigning = asyncio.Lock()
+        self._trouble: tuple[str, str] | None = None
+        """Why partitions that are this slot's cannot be taken up."""
         self._in_hand: Counter[int] = Counter()
         """Calls by partition that are accepted and not indexed yet."""
         self._queue: list[Call] = []
@@ -171,7 +173,12 @@ class Owner:
                 async with self._lake_lock:
                     await self._let_go(self._own - mine)
             if mine - self._own:
-                await self._take_up(mine - self._own, handed)
+                try:
+                    await self._take_up(mine - self._own, handed)
+                except (JournalError, LakeError, OSError) as error:
+                    self._trouble = DAMAGED if isinstance(error, JournalCorrupt) else CLOSED, str(error)
+                    raise
+            self._trouble = None
 
     async def status(self) -> dict[str, Any]:
         """The shard's state, for people and for the coordinator's heart-beat."""
@@ -197,6 +204,7 @@ class Owner:
             **self._counts,
             **self._indexing.status(),
             **self._processing.status(),
+            **({} if self._trouble is None else {"index": self._trouble[0], "detail": self._trouble[1]}),
         }
 
     async def flush(self) -> int:

@@ -41,9 +41,9 @@ log = logging.getLogger("rebu.coordinator")
 HEARTBEAT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 120.0
 """How long a shard may take to flush, or to let go of partitions or take them up: another flush may be under way."""
-CALM_SECONDS: Final = 20.0
-"""How long a shard that had lost its lease has to answer before partitions move to it again."""
 AGAIN_SECONDS: Final = 1.0
+START_SECONDS: Final = 120.0
+"""How long a new process may take until it answers for the first time."""
 PATIENCE_SECONDS: Final = 60.0
 """How long a scaling waits for shards that do not come up, before another one may be asked for."""
 AT_ONCE: Final = 4
@@ -88,12 +88,12 @@ class Placement:
         """Make the shards, or find them where only the coordinator is new; who owns what. Raises JournalError."""
         async with self._beginning:
             if self._moves is None:
-                standing = await asyncio.to_thread(load_standing, self._cursors)
+                standing, grace = await asyncio.to_thread(load_standing, self._cursors), 0.0
                 known = max(self._settings.shards, standing.shards if standing else 0)
                 if standing is None or not any(_exists(shard_name(slot)) for slot in range(known)):
                     await self._before_shards()
-                    standing = await asyncio.to_thread(self._afresh, standing)
-                self.shards = [self._make(slot) for slot in range(standing.shards)]
+                    standing, grace = await asyncio.to_thread(self._afresh, standing), START_SECONDS
+                self.shards = [self._make(slot, grace) for slot in range(standing.shards)]
                 for slot in await asyncio.to_thread(self._journal.slots):
                     if slot >= standing.shards and _exists(shard_name(slot)):
                         # It was wanted no more, and nobody was left to stop it.
@@ -111,7 +111,7 @@ class Placement:
         return self.states
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
-        """Have so many shards, from 1 to the number of partitions; None while another scaling is under way."""
+        """Have so many shards, from 1 to the number of partitions; None while there are to be others."""
         await self.begin()
         assert self._moves is not None
         if self._scaling and shards != self._moves.standing.wanted:
@@ -120,7 +120,7 @@ class Placement:
         before = self._moves.standing.shards
         await self._moves.size(max(shards, before), shards)
         for slot in range(len(self.shards), shards):
-            self.shards.append(self._make(slot))
+            self.shards.append(self._make(slot, START_SECONDS))
         self._wake.set()
         owners = self._moves.routing.owners
         after = balanced(owners, range(shards))
@@ -179,7 +179,7 @@ class Placement:
                 self._journal.claim(slot)
         return standing
 
-    def _make(self, slot: int) -> ActorHandle[IngestShard]:
+    def _make(self, slot: int, grace: float) -> ActorHandle[IngestShard]:
         actor: Any = ray.remote(IngestShard)
         made: ActorHandle[IngestShard] = actor.options(
             name=shard_name(slot),
@@ -190,17 +190,20 @@ class Placement:
             max_restarts=-1,
             max_concurrency=1000,
         ).remote(slot, self._settings)
-        self._leases.renew(slot)
+        self._leases.renew(slot, grace)
         return made
 
     async def _call(self, slot: int, seconds: float, method: str, *args: object) -> Any:
         if slot >= len(self.shards):
             raise Away("there is no such shard any more")
+        deadline = time.monotonic() + seconds
         try:
-            called = getattr(self.shards[slot], method).remote(*args)
-            return await asyncio.wait_for(asyncio.wrap_future(called.future()), seconds)
-        except TimeoutError as error:
-            raise Away(f"no answer to `{method}` in {seconds:.0f} s") from error
+            called = asyncio.wrap_future(getattr(self.shards[slot], method).remote(*args).future())
+            while not (await asyncio.wait([called], timeout=min(AGAIN_SECONDS, seconds)))[0]:
+                if time.monotonic() >= deadline or not self._leases.held(slot):
+                    called.cancel()
+                    raise Away(f"no answer to `{method}`")
+            return await called
         except ray.exceptions.RayError as error:
             raise Away(f"{method}: {str(error).strip().splitlines()[-1]}") from error
 
@@ -291,8 +294,9 @@ class Placement:
         return bool(self._leases.answering([slot])) and self.states.get(slot, {}).get("index") == "current"
 
     def _calm(self, slot: int) -> bool:
+        """Whether a slot that lost its lease has answered for as long as a lease since."""
         since = self._shunned.get(slot)
-        return since is None or time.monotonic() - since >= CALM_SECONDS
+        return since is None or time.monotonic() - since >= self._settings.lease_seconds
 
     async def _lost(self, found: Moves, slot: int) -> bool:
         """A lease has ended: others take up what the slot has; without others, its shard is killed and made anew."""
@@ -310,6 +314,7 @@ class Placement:
             return False
         log.error("shard %d has lost its lease: it is killed, and started anew", slot)
         self._killed_at[slot] = now
+        self._leases.renew(slot, START_SECONDS)
         ray.kill(self.shards[slot], no_restart=False)
         return False
 

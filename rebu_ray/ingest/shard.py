@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, Final
 
-from rebu_ray.ingest.answer import Appended
+from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
 from rebu_ray.ingest.routing import Standing
@@ -21,12 +21,6 @@ from rebu_ray.store.lake import LakeError
 
 log = logging.getLogger("rebu.shard")
 
-STARTING: Final = "starting"
-"""The journal is being read: it takes as long as there is much in it."""
-DAMAGED: Final = "damaged"
-"""A segment of the journal cannot be read whole: somebody has to say what becomes of it."""
-CLOSED: Final = "closed"
-"""Journal or lake cannot be used now."""
 AGAIN_SECONDS: Final = 5.0
 """How long a shard without an owner waits before it tries once more."""
 

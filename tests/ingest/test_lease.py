@@ -45,3 +45,10 @@ def test_a_slot_that_never_answered_has_its_time_too() -> None:
     assert leases.held(7)
     now = 20.0
     assert not leases.held(7)
+    leases.renew(7, grace=100)
+    leases.failed(7)
+    leases.failed(7)
+    now = 139.0
+    assert leases.held(7)
+    now = 140.0
+    assert not leases.held(7)
