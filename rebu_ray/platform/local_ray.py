@@ -133,6 +133,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # A proxy that is slow to start, since everything starts at once, is not to be started again.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # A batch goes to its shard within the call, not by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.
