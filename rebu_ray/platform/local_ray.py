@@ -159,6 +159,8 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # An HAProxy that died is started again when it was missed three times: after three seconds, not thirty.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # A proxy that is slow to start, since everything starts at once, is not to be started again.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # A batch goes to its shard within the call, not by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -58,6 +58,13 @@ class Platform:
             log.warning("the embedded Redis had died and was started again")
 
 
+class _Starting(NamedTuple):
+    """The coordinator, and its answer when every shard serves."""
+
+    coordinator: Any
+    started: Any
+
+
 @contextmanager
 def platform(settings: Settings, say: Callable[[str], None], stop: threading.Event) -> Iterator[Platform]:
     """A platform on the settings' data dir, up inside the block. `say` is told of each step.
@@ -91,11 +98,13 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         say("starting Ray")
         stack.enter_context(_ray(settings.data_dir))
         _unless(stop)
-        say("starting the shards")
-        coordinator = stack.enter_context(_shards(settings, say, stop))
+        say("starting the shards and Serve")
+        shards = stack.enter_context(_shards(settings))
+        stack.enter_context(_serve(settings))
+        _await_shards(shards, say, stop)
         _unless(stop)
-        say("starting Serve")
-        stack.enter_context(_serve(settings, keys, coordinator))
+        say("starting the gateways")
+        _deploy(settings, keys)
         if settings.appdb_url:
             stack.enter_context(_application_database(settings))
         up = Platform(settings, keys, redis)
@@ -146,27 +155,15 @@ def _ray(data_dir: str) -> Iterator[None]:
 
 
 @contextmanager
-def _shards(settings: Settings, say: Callable[[str], None], stop: threading.Event) -> Iterator[Any]:
+def _shards(settings: Settings) -> Iterator[_Starting]:
+    """The coordinator, which has begun to make the shards."""
     import ray
 
     from rebu_ray.ingest.coordinator import find_or_make
 
     coordinator: Any = find_or_make(settings)
     try:
-        started = coordinator.start.remote()
-        while not ray.wait([started], timeout=TELL_SECONDS)[0]:
-            _unless(stop)
-            done, total = progress(ray.get(coordinator.status.remote())["shards"])
-            if total:
-                say(f"  {done:,} of {total:,} records are indexed")
-        try:
-            ray.get(started)
-        except ray.exceptions.RayTaskError as error:
-            # Whoever started the platform needs the reason, not where in an actor it was found.
-            if isinstance(error.cause, (JournalError, LakeError, LayoutError, TimeoutError)):
-                raise error.cause from None
-            raise
-        yield coordinator
+        yield _Starting(coordinator, coordinator.start.remote())
     finally:
         try:
             ray.get(coordinator.stop.remote(), timeout=30)
@@ -175,23 +172,49 @@ def _shards(settings: Settings, say: Callable[[str], None], stop: threading.Even
             log.error("the shards did not stop in good order; the journal is replayed at the next start: %s", error)
 
 
-@contextmanager
-def _serve(settings: Settings, keys: Keys, coordinator: Any) -> Iterator[None]:
-    from ray import serve
+def _await_shards(starting: _Starting, say: Callable[[str], None], stop: threading.Event) -> None:
+    """Wait until every shard serves. Raises what keeps one from it."""
+    import ray
 
-    from rebu_ray.access.gateway import APPLICATION, application
+    coordinator, started = starting
+    while not ray.wait([started], timeout=TELL_SECONDS)[0]:
+        _unless(stop)
+        done, total = progress(ray.get(coordinator.status.remote())["shards"])
+        if total:
+            say(f"  {done:,} of {total:,} records are indexed")
+    try:
+        ray.get(started)
+    except ray.exceptions.RayTaskError as error:
+        # Whoever started the platform needs the reason, not where in an actor it was found.
+        if isinstance(error.cause, (JournalError, LakeError, LayoutError, TimeoutError)):
+            raise error.cause from None
+        raise
+
+
+@contextmanager
+def _serve(settings: Settings) -> Iterator[None]:
+    """Serve's own actors, which start while the shards do."""
+    from ray import serve
 
     serve.start(
         proxy_location="EveryNode" if ray_address() else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 120},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
-    serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
-    _await_ready(f"http://{settings.host}:{settings.port}")
     try:
         yield
     finally:
         serve.shutdown()
+
+
+def _deploy(settings: Settings, keys: Keys) -> None:
+    """Start the gateways and wait until requests get through to them."""
+    from ray import serve
+
+    from rebu_ray.access.gateway import APPLICATION, application
+
+    serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
+    _await_ready(f"http://{settings.host}:{settings.port}")
 
 
 @contextmanager
