@@ -150,6 +150,10 @@ class Placement:
         """Stop the shards in good order."""
         for task in (*self._tasks, *self._telling.values()):
             task.cancel()
+        if self._moves is None:  # a coordinator that was restarted, and not asked for anything since
+            standing = await asyncio.to_thread(load_standing, self._cursors)
+            names = [shard_name(slot) for slot in range(standing.shards if standing else 0)]
+            self.shards = [ray.get_actor(name, NAMESPACE) for name in names if _exists(name)]
         outcomes = await asyncio.gather(*(shard.stop.remote() for shard in self.shards), return_exceptions=True)
         for slot, outcome in enumerate(outcomes):
             if isinstance(outcome, BaseException):

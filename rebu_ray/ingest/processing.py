@@ -170,7 +170,7 @@ class Processing:
             self._touched.add(found)
             self._wake.set()
         elif not self._touched and not self._rounds:
-            self._done |= self._seen
+            self._reached(self._seen)
 
     async def ask(self, subjects: Sequence[str]) -> bool:
         """Compute the documents of own subjects anew; returns when they are durable, False where some are another's."""
@@ -186,7 +186,7 @@ class Processing:
         """Of the shard's state, what concerns documents."""
         return {
             "documents": self._documents,
-            "unprocessed_rows": sum(seq - self._done[partition] for partition, seq in self._seen.items()),
+            "unprocessed_rows": sum(max(0, seq - self._done[partition]) for partition, seq in self._seen.items()),
             "uncomputed_subjects": len(self._failed),
         }
 
@@ -277,11 +277,14 @@ class Processing:
     def _end(self, current: _Round) -> None:
         current.left -= 1
         while self._rounds and not self._rounds[0].left:
-            for partition, seq in self._rounds.pop(0).positions.items():
-                if partition in self._done:
-                    self._done[partition] = max(seq, self._done[partition])
+            self._reached(self._rounds.pop(0).positions)
         if not self._rounds and not self._touched:
-            self._done |= self._seen
+            self._reached(self._seen)
+
+    def _reached(self, positions: dict[int, int]) -> None:
+        for partition, seq in positions.items():
+            if partition in self._done:  # else it has moved: what is done stays done, and its new owner looks itself
+                self._done[partition] = max(seq, self._done[partition])
 
     async def _compute(self, subjects: list[str]) -> set[str]:
         """Compute own subjects; those of them that have moved to another shard."""

@@ -282,10 +282,15 @@ class Index:
 
         def connected(connection: Any) -> None:
             connection.on_connect()
+            allowed = False
             try:
                 check()
+                allowed = True
             except OSError as error:
                 raise redis.ConnectionError(f"nobody can say whether this may be written: {error}") from error
+            finally:
+                if not allowed:
+                    connection.disconnect()  # else the next who wants one takes it for checked
 
         self.redis: Client = redis.Redis.from_url(
             url,

@@ -447,6 +447,6 @@ def test_a_damaged_request_is_read_or_refused(raw: bytes) -> None:
     try:
         parsed = parse_otlp(PROTOBUF, raw, RECEIVED_AT)
     except BadRequest as error:
-        assert (error.status, error.code) == (400, "invalid_protobuf")
+        assert (error.status, error.code) == (400, "invalid_protobuf")  # noqa: PT017 - it may be accepted, too
     else:
         check(parsed)

@@ -321,3 +321,78 @@ def test_partitions_that_came_from_another_slot_are_looked_at_from_the_beginning
 
 async def _made(folder: Path) -> Shard:
     return Shard(folder)
+
+
+def of(partition: int) -> list[str]:
+    return [subject for subject in MINE if partition_of(subject, P) == partition]
+
+
+MOVED = Routing(2, (0, 1, 1, 1))
+"""Partition 1 is slot 1's now."""
+
+
+def test_who_moves_while_their_documents_are_computed_is_asked_of_the_new_owner(tmp_path: Path) -> None:
+    stays, goes = of(0)[0], of(1)[0]
+
+    async def scene(shard: Shard) -> None:
+        shard.takes_documents.clear()
+        shard.processing.observe(errors(stays, goes), {0: 5, 1: 3})
+        await until(lambda: len(shard.computed) == 2)
+        await shard.processing.release([1])
+        await a_while()
+        assert shard.asked == []  # as far as is known it is on its way to nobody
+        shard.processing.assign(MOVED)
+        shard.takes_documents.set()
+        await until(lambda: shard.saved == {0: 5})
+        assert shard.processing.status()["unprocessed_rows"] == 0
+
+    shard = played(tmp_path, scene)
+    assert shard.appended == [stays]
+    assert shard.asked == [(1, (goes,))]
+
+
+def test_who_asks_for_somebody_who_has_moved_is_told_so(tmp_path: Path) -> None:
+    stays, goes = of(0)[0], of(1)[0]
+
+    async def scene(shard: Shard) -> None:
+        await shard.processing.release([1])
+        assert await shard.processing.ask([stays]) is True
+        assert await shard.processing.ask([stays, goes]) is False
+
+    assert set(played(tmp_path, scene).appended) == {stays}
+
+
+def test_what_others_have_done_of_a_partition_that_comes_here_stays_done(tmp_path: Path) -> None:
+    for slot, done in ((1, {1: 3, 2: 9}), (2, {2: 7})):
+        data = msgspec.json.encode({"done": done, "failed": [THEIRS[0], MINE[0]]})
+        Cursors(str(tmp_path)).save(f"processed-{slot:03d}", data)
+    theirs = partition_of(THEIRS[0], P)
+
+    async def scene(shard: Shard) -> None:
+        saved = processing.known(Cursors(str(tmp_path)), [theirs], P)
+        assert saved.failed == [THEIRS[0]]
+        assert processing.known(Cursors(str(tmp_path)), [2], P).done == {2: 9}
+        shard.processing.adopt([theirs], saved)
+        assert shard.processing.unseen({theirs: 10}) == {theirs: saved.done.get(theirs, 0)}
+        shard.processing.note(Touched(), {theirs: 10})
+        await until(lambda: THEIRS[0] in shard.appended)
+        await until(lambda: shard.saved == {0: 0, 1: 3, theirs: 10})
+
+    played(tmp_path, scene)
+
+
+def test_what_left_and_came_back_is_computed_here(tmp_path: Path) -> None:
+    goes = of(1)[0]
+
+    async def scene(shard: Shard) -> None:
+        shard.takes_documents.clear()
+        shard.processing.observe(errors(goes), {1: 3})
+        await until(lambda: len(shard.computed) == 2)
+        await shard.processing.release([1])
+        shard.takes_documents.set()
+        await a_while()
+        assert shard.appended == []
+        shard.processing.adopt([1], processing.Cursor({1: 2}))
+        await until(lambda: shard.saved == {0: 0, 1: 3})
+
+    assert played(tmp_path, scene).appended == [goes]

@@ -137,3 +137,13 @@ def test_a_claimed_line_is_the_users_by_its_request() -> None:
     row = line("r:1", "1")
     assert attributed(row, "ada") == row | {"key": "u:ada", "user_id": "ada", "matched_by": MatchedBy.REQUEST_ID}
     assert row["user_id"] is None
+
+
+def test_what_another_shard_looks_after_is_forgotten_and_not_counted_as_expired() -> None:
+    join = RequestJoin()
+    assert claims(join, [line("r:1", "1"), line("r:2", "2"), binding("r:3", "ada")]) == []
+    join.drop(lambda key: key != "r:2")
+    assert (join.waiting, join.expired) == (1, 0)
+    assert claims(join, [binding("r:1", "ada"), line("r:3", "3"), binding("r:2", "bob")]) == [("r:2", "2", "bob")]
+    join.expire(NOW + 2 * HOUR_MS)
+    assert (join.waiting, join.expired) == (0, 1)

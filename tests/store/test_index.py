@@ -21,6 +21,7 @@ from rebu_ray.store.index import (
     Position,
     anonymous_key,
     commands,
+    disconnect,
     floor_key,
     history_key,
     links_key,
@@ -34,6 +35,7 @@ from rebu_ray.store.index import (
     unlinks_key,
     watch_channel,
 )
+from rebu_ray.store.journal import StaleOwner
 from rebu_ray.store.member import Codec, place, place_id, place_time, split, time_place
 from rebu_ray.store.rows import partition_of
 from tests.conftest import Valkey
@@ -396,3 +398,41 @@ def test_many_commands_at_once_do_not_block(index: Index) -> None:
     many: Sequence[tuple[bytes | str | int, ...]] = [("SET", b"key%d" % n, b"x" * 500) for n in range(20_000)]
     index.send(many)
     assert index.redis.dbsize() == 20_000
+
+
+def test_nothing_of_a_writer_whose_connections_were_closed_arrives_once_it_is_stale(valkey: Valkey) -> None:
+    """A process that slept may wake up with commands that it was about to send."""
+    stale: list[Exception] = []
+
+    def check() -> None:
+        if stale:
+            raise stale[0]
+
+    writer = Index(valkey.url, "a-writer", check)
+    other = Index(valkey.url, "another")
+    try:
+        for one in (writer, other):
+            one.set_positions({7: 1})
+        assert disconnect(other.redis, "a-writer") == 1
+        with pytest.raises(redis.ConnectionError):
+            writer.set_positions({7: 2})
+        writer.set_positions({7: 3})  # it is still the owner, and has connected anew
+        stale.append(StaleOwner("slot 0 has a later owner"))
+        assert disconnect(other.redis, "a-writer") == 1
+        with pytest.raises(redis.ConnectionError):
+            writer.set_positions({7: 4})
+        for _ in range(2):
+            with pytest.raises(StaleOwner):
+                writer.set_positions({7: 4})
+            with pytest.raises(StaleOwner):
+                writer.clear(7)
+        other.move_positions({7: 5})
+        stale[:] = [OSError("the journal does not answer")]
+        disconnect(other.redis, "a-writer")
+        with pytest.raises(redis.ConnectionError):
+            writer.clear(7)
+        assert other.positions([7]) == {7: Position(5, False)}
+    finally:
+        other.clear(7)
+        writer.close()
+        other.close()
