@@ -13,7 +13,7 @@ import httpx
 import psutil
 import redis
 
-from tests.system.running import Running, processes_of, redis_of
+from tests.system.running import PATIENCE_SECONDS, Running, processes_of, redis_of
 
 Mended = Callable[[], bool]
 """Whether what was broken is whole again, by itself."""
@@ -54,14 +54,23 @@ class Faults:
             "platform": self._kill_platform,
         }
 
+    def check(self) -> None:
+        """What was killed was replaced, and not doubled."""
+        for title in ("valkey-server", "haproxy", "ray::Coordinator", "ray::AppDatabasePuller", "raylet", "gcs_server"):
+            found = self.processes(title)
+            assert len(found) == 1, f"{len(found)} processes of {title}"
+
     def processes(self, title: str) -> list[psutil.Process]:
         """The platform's processes of a kind."""
         return [process for process in processes_of(self._platform.data_dir) if _title(process).startswith(title)]
 
     def _kill(self, title: str) -> Mended:
-        found = self.processes(title)
-        if not found:
-            raise NotThere(f"no {title} runs")
+        # Some come a moment after the rest.
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := self.processes(title)):
+            if time.monotonic() > deadline:
+                raise NotThere(f"no {title} runs")
+            time.sleep(0.2)
         self._dice.choice(found).kill()
         before = {process.pid for process in found}
         return lambda: any(process.pid not in before for process in self.processes(title))

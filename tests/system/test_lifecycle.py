@@ -15,7 +15,7 @@ import redis
 
 from rebu_ray.platform.local_ray import session_folder
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu, redis_of
+from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
 from tests.system.test_stream import following
 
 pytestmark = pytest.mark.system
@@ -108,20 +108,6 @@ def test_a_shard_that_is_killed_loses_and_doubles_nothing(own: Running) -> None:
     assert own.batch([event("l2-after", "l2-after")])["accepted"] == 1
 
 
-def test_redis_that_is_killed_comes_back_and_reads_are_right(own: Running) -> None:
-    with Load(own, "l3") as load:
-        load.await_more(300)
-        [server] = redis_of(own)
-        server.kill()
-        load.await_more(300)
-        await_true(lambda: [p for p in redis_of(own) if p.pid != server.pid], "Redis to be started again")
-        load.await_more(200)
-    load.check(own)
-    own.flush()
-    load.check(own)
-    assert load.answers.keys() == {200}  # the journal takes what the index does not
-
-
 def test_redis_that_was_emptied_is_filled_again(own: Running) -> None:
     own.batch(event(f"l4-{number}", "l4", timestamp=NOW + number) for number in range(500))
     own.batch([event("l4-p", "", userId=None, anonymousId="l4-phone")])
@@ -141,34 +127,6 @@ def test_redis_that_was_emptied_is_filled_again(own: Running) -> None:
         assert done.stdout.startswith("the index is rebuilt: 16 partitions with "), done.stdout
     assert own.history("l4") == before
     assert own.deadletters() == letters
-
-
-def test_a_platform_that_is_killed_loses_and_doubles_nothing(own: Running) -> None:
-    """All at once, but for what lives in sessions of its own: Redis and the proxy stay behind, as after `kill -9`."""
-    with Load(own, "l5") as load:
-        load.await_more(600)
-        own.kill_group()
-        left = {process.name() for process in processes_of(own.data_dir)}
-        assert not any(name.startswith(("ray", "rebu")) for name in left), left
-        own.start("--shards", "2")
-        load.await_more(200)
-    load.check(own)
-    assert len(redis_of(own)) == 1
-    assert len([p for p in processes_of(own.data_dir) if p.name() == "haproxy"]) >= 1
-    batch = [event(f"l5-again-{number}", "l5-again") for number in range(10)]
-    assert own.batch(batch)["accepted"] == 10
-    assert own.batch(batch)["duplicate"] == 10
-    assert not load.other, (load.answers, set(load.other))
-
-
-def test_a_gateway_that_is_killed_loses_and_doubles_nothing(own: Running) -> None:
-    with Load(own, "l8") as load:
-        load.await_more(200)
-        for replica in [p for p in processes_of(own.data_dir) if "Gateway" in p.name()]:
-            replica.kill()
-        load.await_more(300)
-    load.check(own)
-    assert not load.other, (load.answers, set(load.other))
 
 
 def test_two_platforms_side_by_side_know_nothing_of_each_other(own: Running, rebu_up: Running) -> None:
