@@ -248,7 +248,7 @@ async def overload(platform: RebuUnderTest, run: Run, watch: Watch) -> None:
     async def spoilt() -> None:
         sender = Sender(*platform.address)
         while time.monotonic() < until:
-            await sender.send(wire(b"{" + b"[" * 50_000), run.spoilt)
+            await sender.send(wire(body(0)[:-1]), run.spoilt)  # as large as the others, and no JSON
             await asyncio.sleep(0.2)
         sender.close()
 

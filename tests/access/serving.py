@@ -100,16 +100,16 @@ class Backends:
         return {"status": self.state, "flush": 3, "reindex": {"partitions": 4, "rows": 9}}.get(method)
 
 
-def application(backends: Backends) -> ASGIApp:
+def application(backends: Backends, keys: Keys = KEYS) -> ASGIApp:
     """The real application in front of these."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway, "Backends", lambda settings: backends)
-        return gateway.build(Settings(), KEYS)
+        return gateway.build(Settings(), keys)
 
 
-async def visit(backends: Backends, scene: Scene[Answer]) -> Answer:
+async def visit(backends: Backends, scene: Scene[Answer], keys: Keys = KEYS) -> Answer:
     """Play a scene with a client of the application."""
-    transport = httpx.ASGITransport(application(backends), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(application(backends, keys), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://rebu") as client:
         return await scene(client)
 

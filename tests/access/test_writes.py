@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rebu_ray.keys import LiveKeys, Watch
 from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Record, Refusal, Source
-from tests.access.serving import ADMIN, READ, WRITE, Backends, FakeIntake, refused, unavailable, visit, write
+from tests.access.serving import ADMIN, KEYS, READ, WRITE, Backends, FakeIntake, refused, unavailable, visit, write
 from tests.records import seeded
 
 EVENT = {"type": "track", "event": "Ride", "userId": "ada", "messageId": "1"}
@@ -298,3 +299,18 @@ def test_who_sends_rubbish_is_suspended_and_others_of_the_same_key_go_on() -> No
     assert (refusal[0], refusal[1]["code"]) == (503, "source_suspended")
     assert [(status, body.get("accepted")) for status, body in others] == [(200, 1)] * 6
     assert backends.asked == ["suspended"]
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_again() -> None:
+    keys = LiveKeys.watched(Watch("nowhere-at-all", KEYS, rate=3, clock=lambda: 0.0))
+
+    async def scene(client: httpx.AsyncClient) -> list[httpx.Response]:
+        sent = [await client.post("/v1/track", json=EVENT, headers=WRITE) for _ in range(4)]
+        in_body = await client.post("/v1/track", json=EVENT | {"writeKey": "write-key"})
+        return [*sent, in_body, await client.post("/v1/track", json=EVENT, headers=ADMIN)]
+
+    *good, fourth, in_body, other = asyncio.run(visit(Backends(), scene, keys))
+    assert [answer.status_code for answer in (*good, other)] == [200] * 4
+    for answer in (fourth, in_body):
+        assert refused(answer) == (429, "rate_limited")
+        assert answer.headers["retry-after"] == "1"
