@@ -20,6 +20,25 @@ CREDENTIALS = {
 }
 
 
+_SERVER = """
+import sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+store, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def serve(environ, start_response):
+    # S3 creates an object or refuses to in one step. This server looks first and creates then, in a thread a request:
+    # of two that ask for the same name at once both may be told that it is theirs.
+    if environ["REQUEST_METHOD"] != "PUT":
+        return store(environ, start_response)
+    with one:
+        return store(environ, start_response)
+
+run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True, request_handler=MotoRequestHandler)
+"""
+
+
 class Store:
     """Where it is, and the URIs of what is in it."""
 
@@ -34,7 +53,7 @@ class Store:
 def object_store() -> Iterator[Store]:
     """A store with an empty bucket."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-W", "ignore", "-c", _SERVER, str(port)]
     process = subprocess.Popen(
         command, env=os.environ | CREDENTIALS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
