@@ -389,6 +389,7 @@ def test_what_left_and_came_back_is_computed_here(tmp_path: Path) -> None:
         shard.processing.observe(errors(goes), {1: 3})
         await until(lambda: len(shard.computed) == 2)
         await shard.processing.release([1])
+        await a_while()  # what was about to be appended was refused
         shard.takes_documents.set()
         await a_while()
         assert shard.appended == []
