@@ -45,8 +45,6 @@ from tests.system.load import Load
 from tests.system.ride_load import RideLoad
 from tests.system.running import Running, await_true
 
-OPTIONAL: Final = {"partitions moved"}
-"""Faults of which it is no failure that they could not be brought about."""
 WITHIN_S: Final = 30.0
 BETWEEN_S: Final = (0.2, 2.0)
 PATIENCE_S: Final = 180.0
@@ -268,7 +266,7 @@ def check(
     soak.checks |= {name: wrong(held) for name, held in checks.items()}
     soak.checks["no answer that a client takes for final"] = "; ".join(load.other[:5])
     slow = [f"{s.kind} {s.service_s:.1f} s" for s in soak.strikes if s.service_s > within]
-    lasting = [f"{s.kind}: {s.remark}" for s in soak.strikes if s.remark and s.kind not in OPTIONAL]
+    lasting = [f"{s.kind}: {s.remark}" for s in soak.strikes if s.remark]
     soak.checks[f"service is back within {within:.0f} s" if math.isfinite(within) else "service comes back"] = (
         "; ".join([*slow, *lasting])
     )

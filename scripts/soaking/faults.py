@@ -113,15 +113,20 @@ class Faults:
         return lambda: True
 
     def _scale(self) -> Mended:
-        answer = httpx.post(
-            f"{self._platform.url}/v1/admin/scale",
-            json={"shards": self._dice.choice(SHARDS)},
-            headers={"Authorization": f"Bearer {self._platform.admin_key}"},
-            timeout=120,
-        )
+        url, headers = self._platform.url, {"Authorization": f"Bearer {self._platform.admin_key}"}
+        wanted = {"shards": self._dice.choice(SHARDS)}
+        answer = httpx.post(f"{url}/v1/admin/scale", json=wanted, headers=headers, timeout=120)
         if answer.status_code != 200:
             raise NotThere(f"POST /v1/admin/scale answers {answer.status_code}")
-        return lambda: True
+
+        def scaled() -> bool:
+            try:
+                status = httpx.get(f"{url}/v1/status", headers=headers, timeout=30)
+            except httpx.TransportError:
+                return False
+            return status.status_code == 200 and not status.json()["scaling"]
+
+        return scaled
 
     def _kill_platform(self) -> Mended:
         self._platform.kill_group()
