@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 import msgspec
 
@@ -75,7 +75,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
     Ray raises.
     """
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
-    with contextlib.ExitStack() as stack:
+    with _hushed_end(settings.data_dir) as stack:
         stack.enter_context(sole_owner(settings.data_dir))
         left = local_ray.clear_leftovers(settings.data_dir)
         if left:
@@ -111,11 +111,25 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
         stack.callback(withdraw, settings.data_dir)
         yield up
-        # Ray tells of every actor that a stop ends, on standard output and from a thread of its own: to a file with
-        # it, which stays open as long as the process.
-        chatter = open(Path(settings.data_dir) / "stop.log", "w", encoding="utf-8")  # noqa: SIM115
-        with contextlib.redirect_stdout(chatter):
-            stack.close()
+
+
+@contextmanager
+def _hushed_end(data_dir: str) -> Iterator[contextlib.ExitStack]:
+    """What is entered is left in good order, and quietly.
+
+    Ray tells of every actor that a stop ends, on standard output and from a thread of its own: to a file with it, which
+    stays open as long as the process.
+    """
+    with contextlib.ExitStack() as quiet, contextlib.ExitStack() as stack:
+        try:
+            yield stack
+        finally:
+            quiet.enter_context(contextlib.redirect_stdout(_chatter(data_dir)))
+
+
+def _chatter(data_dir: str) -> TextIO:
+    folder = Path(data_dir)  # which is not there where nothing was begun
+    return open(folder / "stop.log" if folder.is_dir() else os.devnull, "w", encoding="utf-8")
 
 
 class Stopped(Exception):

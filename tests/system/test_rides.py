@@ -212,6 +212,8 @@ def test_rows_in_any_order_make_the_documents_of_the_oracle(rebu_up: Running, se
     sent = list(pushes)
     random.Random(seed).shuffle(sent)
     send(rebu_up, sent)
+    await_documents(rebu_up, pushes, owners)
+    verified(rebu_up)  # what messages change is there as well
     found = await_documents(rebu_up, pushes, owners)
     assert len(found) == 14
     assert sum(each["errors"]["app"] for each in found) > 5

@@ -230,27 +230,25 @@ def test_everything_and_then_nothing(own: Running, tmp_path: Path) -> None:
 
 
 def test_an_erasure_outlives_a_kill_in_its_middle(own: Running) -> None:
-    for number, pause in enumerate((0.05, 0.5)):
-        who = f"ada-k{number}"
-        populate(own, who, f"{SECRET}-k", f"phone-k{number}")
-        url, headers = f"{own.url}{path_of(who)}", {"Authorization": f"Bearer {own.admin_key}"}
+    who = "ada-k"
+    populate(own, who, f"{SECRET}-k", "phone-k")
 
-        def ask(url: str = url, headers: dict[str, str] = headers) -> None:
-            try:
-                httpx.delete(url, headers=headers, timeout=60)
-            except httpx.HTTPError:
-                return
+    def ask() -> None:
+        try:
+            httpx.delete(f"{own.url}{path_of(who)}", headers={"Authorization": f"Bearer {own.admin_key}"}, timeout=60)
+        except httpx.HTTPError:
+            return
 
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        threading.Event().wait(pause)
-        own.kill_group()
-        asking.join(90)
-        own.start("--shards", "2")
-        if own.get(f"{path_of(who)}/erasure", key=own.admin_key).status_code == 404:
-            erase(own, who)  # killed before it was noted
-        await_true(lambda who=who: state(own, who)["status"] == "erased", "the erasure to be completed")  # type: ignore[misc]
-        nothing_of(own, who, f"{SECRET}-k")
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    threading.Event().wait(0.3)
+    own.kill_group()
+    asking.join(90)
+    own.start("--shards", "2")
+    if own.get(f"{path_of(who)}/erasure", key=own.admin_key).status_code == 404:
+        erase(own, who)  # killed before it was noted
+    await_true(lambda: state(own, who)["status"] == "erased", "the erasure to be completed")
+    nothing_of(own, who, f"{SECRET}-k")
 
 
 def test_an_erasure_outlives_an_older_lake(own: Running, tmp_path: Path) -> None:
@@ -258,9 +256,8 @@ def test_an_erasure_outlives_an_older_lake(own: Running, tmp_path: Path) -> None
     populate(own, "bob-r", "nothing special", "phone-s")
     own.flush()
     bob = everything_of(own, "bob-r")
-    assert own.stop() == 0, own.said()
+    # Nothing moves to the lake now: it is copied as a backup would copy it.
     shutil.copytree(own.data_dir / "lake", tmp_path / "lake")
-    own.start("--shards", "2")
     erase(own, "ada-r")
     assert own.stop() == 0, own.said()
     shutil.rmtree(own.data_dir / "lake")

@@ -14,10 +14,10 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 SCRIPT: Final = Path(__file__).resolve().parents[2] / "scripts" / "soak.py"
 KINDS: Final = {
-    *("shard", "gateway", "lake reader", "puller", "coordinator", "HAProxy", "task", "raylet", "platform"),
+    *("shard", "gateway", "lake reader", "puller", "coordinator", "HAProxy", "task", "platform"),
     *("Redis killed", "Redis restarted", "Redis emptied", "Redis paused", "partitions moved"),
 }
-LEFT_OUT: Final = ("GCS", "HAProxy's manager", "Serve's controller")
+LEFT_OUT: Final = ("raylet", "GCS", "HAProxy's manager", "Serve's controller")
 """What a longer run has besides, and costs time."""
 
 
