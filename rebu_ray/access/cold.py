@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from ray import serve
@@ -10,6 +11,7 @@ from ray import serve
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
+from rebu_ray.store.ride_days import RideDays
 from rebu_ray.store.ride_files import RideFiles
 from rebu_ray.store.ride_scan import Overlay, RideQuery, last_place, newest_rides
 
@@ -27,11 +29,12 @@ class RidePage(NamedTuple):
 
 
 class LakeReader:
-    """Reads pages from Parquet: of streams, and of lists of rides."""
+    """Reads from Parquet: pages of streams and of lists of rides, and counts of rides."""
 
     def __init__(self, lake_uri: str) -> None:
         self._lake = Lake(lake_uri)
         self._rides = RideFiles(self._lake)
+        self._days = RideDays(self._rides)
 
     async def page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int = 0
@@ -45,6 +48,21 @@ class LakeReader:
     async def rides(self, partitions: int, query: RideQuery, overlay: Overlay, limit: int, flat: bool) -> RidePage:
         """The first `limit` rides of a list."""
         return await asyncio.to_thread(self._ride_page, partitions, query, overlay, limit, flat)
+
+    async def ride_counts(self, partitions: int, bounds: Sequence[int], overlay: Overlay) -> list[list[int]]:
+        """Rides, completed and premature ones between each bound (ms, ascending) and the next."""
+        return await asyncio.to_thread(self._ride_counts, partitions, bounds, overlay)
+
+    def _ride_counts(self, partitions: int, bounds: Sequence[int], overlay: Overlay) -> list[list[int]]:
+        for attempt in range(ATTEMPTS):
+            try:
+                counts: list[list[int]] = self._days.counts(partitions, bounds, overlay).tolist()
+            except FileNotFoundError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            break
+        return counts
 
     def _page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from rebu_ray.access.ride_formats import MEDIA_TYPES
 from rebu_ray.access.schemas import SCHEMAS, reference
+from rebu_ray.access.stats import MOST_DAYS
 from rebu_ray.ingest.http import LOG_SOURCES, SEGMENT_CALLS
 from rebu_ray.process.quality import STATUSES
 from rebu_ray.records import HISTORY_KINDS, TABLES, Source
@@ -258,7 +259,17 @@ def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]
     def single(schema: str) -> dict[str, Any]:
         return _answers(("200", "what is known", _JSON), errors=(400, 401, 403, 404, 503), schema=schema)
 
+    days = [
+        _parameter("days", "query", "how many", {"type": "integer", "minimum": 1, "maximum": MOST_DAYS}),
+        _parameter("tz", "query", "the time zone whose days are meant, by its IANA name; UTC unless told"),
+        _parameter("today", "query", "the day that is not over yet; the current one unless told", {"format": "date"}),
+    ]
     operations: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
+        "/v1/stats/rides/daily": (
+            "Rides by the day of their request, up to today, days without any included",
+            days,
+            _answers(("200", "the days, oldest first", _JSON), errors=(400, 401, 403, 503), schema="DailyRides"),
+        ),
         "/v1/rides": (
             "Rides as a table, for models and notebooks",
             [*paging, *filters],

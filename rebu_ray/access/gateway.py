@@ -35,6 +35,7 @@ from rebu_ray.access import (
     rides,
     rides_table,
     rights,
+    stats,
     users,
 )
 from rebu_ray.access.history import Histories
@@ -88,6 +89,11 @@ class Backends:
             found: cold.RidePage = await reader.rides.remote(*args)
             return found
 
+        async def ride_counts(*args: Any) -> list[list[int]]:
+            found: list[list[int]] = await reader.ride_counts.remote(*args)
+            return found
+
+        self.ride_counts = ride_counts
         self.rides = rides.Rides(self.histories)
         self.ride_pages = ride_page
         self.live = Live(self.redis, self.histories, cold_page, self.shards.watch)
@@ -113,6 +119,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         routes=[
             *write_routes.routes(keys, lambda: backends.intake, Admission(settings.inflight_bytes), breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
+            *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts),
             *rides.routes(keys, lambda: backends.rides),
             *rights.reading(keys, lambda: backends.histories, lambda: backends.rides, backends.ask),
             *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),

@@ -124,24 +124,8 @@ class _Table:
 
         Raises BadRequest 503 while the index of any partition is not whole, or one of UNAVAILABLE.
         """
-        redis, partitions = self._histories.redis, range(self._histories.partitions)
-        keys = FactKeys(self._histories.partitions)
-        found: set[bytes] = set()
-        replies = await ask(
-            redis, *(c for p in partitions for c in (("GET", position_key(p)), ("ZRANGE", unflushed_key(p), 0, -1)))
-        )
-        for partition in partitions:
-            self._histories.check(partition, replies[2 * partition])
-            found.update(replies[2 * partition + 1])
-        rides = sorted(ride.decode() for ride in found)
-        tables = [FRESH.empty_table()]
-        for start in range(0, len(rides), _FETCHED):
-            part = rides[start : start + _FETCHED]
-            documents = await ask(redis, *(("GET", keys.ride_document(ride)) for ride in part))
-            tables.append(await asyncio.to_thread(self._chosen, [data for data in documents if data is not None]))
-        for partition, value in enumerate(await ask(redis, *(("GET", position_key(p)) for p in partitions))):
-            self._histories.check(partition, value)
-        self._overlay = Overlay(rides, in_order(pa.concat_tables(tables), self._rides.descending))
+        found = await unflushed(self._histories, self._chosen)
+        self._overlay = found._replace(documents=in_order(found.documents, self._rides.descending))
 
     async def page(self, limit: int, flat: bool) -> RidePage:
         """The first `limit` rides."""
@@ -171,10 +155,38 @@ class _Table:
         documents = within(self._overlay.documents, self._rides.low, self._rides.high)
         self._overlay = self._overlay._replace(documents=documents)
 
-    def _chosen(self, documents: list[bytes]) -> pa.Table:
+    def _chosen(self, documents: pa.Table) -> pa.Table:
+        return self._rides.wanted.of(within(documents, self._rides.low, self._rides.high))
+
+
+async def unflushed(histories: Histories, chosen: Callable[[pa.Table], pa.Table]) -> Overlay:
+    """What the lake may not hold yet, from the index; of the documents (`FRESH`) those that are chosen.
+
+    Raises BadRequest 503 while the index of any partition is not whole, or one of UNAVAILABLE.
+    """
+    redis, partitions = histories.redis, range(histories.partitions)
+    keys = FactKeys(histories.partitions)
+    found: set[bytes] = set()
+    replies = await ask(
+        redis, *(c for p in partitions for c in (("GET", position_key(p)), ("ZRANGE", unflushed_key(p), 0, -1)))
+    )
+    for partition in partitions:
+        histories.check(partition, replies[2 * partition])
+        found.update(replies[2 * partition + 1])
+    rides = sorted(ride.decode() for ride in found)
+
+    def read(documents: list[bytes]) -> pa.Table:
         codec = Codec()
-        found = fresh([codec.decompress(data) for data in documents])
-        return self._rides.wanted.of(within(found, self._rides.low, self._rides.high))
+        return chosen(fresh([codec.decompress(data) for data in documents]))
+
+    tables = [chosen(FRESH.empty_table())]
+    for start in range(0, len(rides), _FETCHED):
+        part = rides[start : start + _FETCHED]
+        documents = await ask(redis, *(("GET", keys.ride_document(ride)) for ride in part))
+        tables.append(await asyncio.to_thread(read, [data for data in documents if data is not None]))
+    for partition, value in enumerate(await ask(redis, *(("GET", position_key(p)) for p in partitions))):
+        histories.check(partition, value)
+    return Overlay(rides, pa.concat_tables(tables))
 
 
 def _written(writer: Writer, data: bytes) -> bytes:

@@ -17,6 +17,7 @@ _NUMBER: Final[Schema] = {"type": "number"}
 _SHARE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
 _TRUTH: Final[Schema] = {"type": "boolean"}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_DATE: Final[Schema] = {"type": "string", "format": "date"}
 _ANY: Final[Schema] = {}
 _OBJECT: Final[Schema] = {"type": "object"}
 
@@ -177,6 +178,9 @@ ANSWERS: Final[Schema] = {
         computed_at=_TIME,
     ),
     "Rides": _page("Ride"),
+    "DailyRides": _object(
+        items=_list(_object(date=_DATE, rides=_COUNT, completed=_COUNT, premature=_COUNT, partial=_TRUTH))
+    ),
     "Reason": _object(signal=_TEXT, detail=_TEXT, weight=_NUMBER),
     "MessageAbout": _object(**_SHOWN, link=_LINK),
     "MessagesAbout": _object(ride_id=_TEXT, items=_list(reference("MessageAbout"))),

@@ -58,6 +58,12 @@ class RideFiles:
         with self.lake.open(group.partition, group.file, metadata) as parquet:
             return parquet.read_row_group(group.number, columns=list(columns), use_threads=False)
 
+    def read_all(self, groups: Sequence[RideGroup], columns: Sequence[str]) -> pa.Table:
+        """The rows of several row groups of one file. Raises FileNotFoundError."""
+        partition, file = groups[0].partition, groups[0].file
+        with self.lake.open(partition, file, self._file(partition, file).metadata) as parquet:
+            return parquet.read_row_groups([g.number for g in groups], columns=list(columns), use_threads=False)
+
     def _file(self, partition: int, file: DataFile) -> _Known:
         key = partition, file.name
         with self._lock:

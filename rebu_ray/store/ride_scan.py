@@ -7,7 +7,7 @@ that stand at one place the last counts; a version that stands elsewhere than th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
@@ -67,11 +67,15 @@ def newest_rides(
 
     Raises FileNotFoundError where a file was merged into another one meanwhile: begin anew.
     """
+    yield from _Sweep(files, ride_files(files, partitions), query, overlay).tables(size)
+
+
+def ride_files(files: RideFiles, partitions: int) -> list[tuple[int, DataFile]]:
+    """Every ride file of the lake with its partition."""
     with ThreadPoolExecutor(_READERS) as pool:
         # The newest manifests, never remembered ones, read after the overlay: what left it is in them.
         manifests = list(pool.map(files.lake.manifest, range(partitions)))
-    stored = [(partition, file) for partition, manifest in enumerate(manifests) for file in manifest.rides]
-    yield from _Sweep(files, stored, query, overlay).tables(size)
+    return [(partition, file) for partition, manifest in enumerate(manifests) for file in manifest.rides]
 
 
 class _Sweep:
@@ -85,7 +89,7 @@ class _Sweep:
         first, last = times(query.low, query.high)
         self._groups = [g for p, file in stored for g in files.groups(p, file) if g.low <= last and g.high >= first]
         self._groups.sort(key=self._begin, reverse=query.descending)
-        self._moved = _moved(files, stored, query.as_of)
+        self._moved = moved_versions(files, stored, query.as_of)
         self._columns = (*_READ, *query.wanted.columns)
         self._hidden = pa.array(overlay.rides, pa.string())
         fresh = query.wanted.of(within(overlay.documents, query.low, query.high))
@@ -136,34 +140,9 @@ class _Sweep:
 
     def _newest(self, rows: pa.Table) -> pa.Table:
         """Of each ride the version that counts, where it is wanted. Versions at one place are all here or none."""
-        rows = rows.sort_by(
-            [("event_time", "ascending"), ("name", "ascending"), ("partition", "ascending"), ("seq", "descending")]
-        )
-        first = np.ones(rows.num_rows, bool)
-        first[1:] = False
-        for name in ("event_time", "name", "partition"):
-            column = rows[name].combine_chunks()
-            first[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-        rows = rows.filter(pa.array(first))
+        rows = last_at_places(rows)
         rows = rows.filter(pc.invert(pc.or_(rows["deleted"], pc.is_in(rows["name"], value_set=self._hidden))))
-        return self._query.wanted.of(self._standing(rows))
-
-    def _standing(self, rows: pa.Table) -> pa.Table:
-        """Rows without those that have a newer version elsewhere."""
-        suspect = pc.is_in(rows["name"], value_set=pa.array(self._moved, pa.string()))
-        if not pc.any(suspect).as_py():
-            return rows
-        stands = pc.invert(suspect).to_numpy(zero_copy_only=False).copy()
-        columns = [rows[name].to_pylist() for name in ("name", "partition", "seq", "received_at")]
-        for i in np.flatnonzero(~stands).tolist():
-            name, partition, seq, received_at = (column[i] for column in columns)
-            stands[i] = not any(
-                (other.seq > seq)
-                if other.partition == partition
-                else (other.received_at, other.partition) > (received_at, partition)
-                for other in self._moved[name]
-            )
-        return rows.filter(pa.array(stands))
+        return self._query.wanted.of(standing(rows, self._moved))
 
     def _documents(self, chosen: pa.Table) -> pa.Table:
         """Rides with their documents."""
@@ -179,22 +158,57 @@ class _Sweep:
         return pa.table([chosen["event_time"], chosen["name"], body], schema=LISTED)
 
 
-class _Version(NamedTuple):
+class Version(NamedTuple):
+    """Which version of a ride: of those in one partition the one with the highest seq counts."""
+
     partition: int
     seq: int
     received_at: int
 
 
-def _moved(files: RideFiles, stored: Sequence[tuple[int, DataFile]], as_of: int | None) -> dict[str, list[_Version]]:
+def moved_versions(
+    files: RideFiles, stored: Sequence[tuple[int, DataFile]], as_of: int | None = None
+) -> dict[str, list[Version]]:
     """Ride id -> its versions that stand elsewhere than those before them."""
-    found: dict[str, list[_Version]] = {}
+    found: dict[str, list[Version]] = {}
     for partition, file in stored:
         rows = _known(files.moved(partition, file), as_of)
         if rows.num_rows:
             columns = (rows[name].to_pylist() for name in ("name", "seq", "received_at"))
             for name, seq, received_at in zip(*columns, strict=True):
-                found.setdefault(name, []).append(_Version(partition, seq, received_at))
+                found.setdefault(name, []).append(Version(partition, seq, received_at))
     return found
+
+
+def last_at_places(rows: pa.Table) -> pa.Table:
+    """Of the versions of a ride at one place in one partition the last, in the order of their places."""
+    rows = rows.sort_by(
+        [("event_time", "ascending"), ("name", "ascending"), ("partition", "ascending"), ("seq", "descending")]
+    )
+    first = np.ones(rows.num_rows, bool)
+    first[1:] = False
+    for name in ("event_time", "name", "partition"):
+        column = rows[name].combine_chunks()
+        first[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return rows.filter(pa.array(first))
+
+
+def standing(rows: pa.Table, moved: Mapping[str, Sequence[Version]]) -> pa.Table:
+    """Rows without those that have a newer version elsewhere."""
+    suspect = pc.is_in(rows["name"], value_set=pa.array(moved, pa.string()))
+    if not pc.any(suspect).as_py():
+        return rows
+    stands = pc.invert(suspect).to_numpy(zero_copy_only=False).copy()
+    columns = [rows[name].to_pylist() for name in ("name", "partition", "seq", "received_at")]
+    for i in np.flatnonzero(~stands).tolist():
+        name, partition, seq, received_at = (column[i] for column in columns)
+        stands[i] = not any(
+            (other.seq > seq)
+            if other.partition == partition
+            else (other.received_at, other.partition) > (received_at, partition)
+            for other in moved[name]
+        )
+    return rows.filter(pa.array(stands))
 
 
 def _known(rows: pa.Table, as_of: int | None) -> pa.Table:

@@ -82,6 +82,7 @@ class Backends:
         self.rides = None if histories is None else Rides(histories)
         self.world = self.intake.world
         self.ride_pages = None if self.world is None else self.world.lake_reader().rides
+        self.ride_counts = None if self.world is None else self.world.lake_reader().ride_counts
         self.live = NobodyLive()
         self.state = state or {"shards": []}
         self.asked: list[str] = []
