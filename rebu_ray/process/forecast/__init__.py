@@ -1,0 +1,1 @@
+"""Forecasts of rides a day: pure functions of a series of daily counts."""
