@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -77,6 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_wait_seconds: float = 5.0
     """How long a read waits for its `min_position`."""
 
+    holidays: str = ""
+    """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""
+
     @property
     def journal(self) -> str:
         """Where the journal is."""
@@ -127,6 +131,8 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")
+    if not re.fullmatch(r"([A-Z]{2,3}(-[A-Z0-9]{1,5})?)?", settings.holidays):
+        raise SettingsError(f"holidays is {settings.holidays!r}: it must be a country as US, or a part of one as DE-BE")
     return msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).expanduser().absolute()))
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from rebu_ray.access.ride_formats import MEDIA_TYPES
 from rebu_ray.access.schemas import SCHEMAS, reference
-from rebu_ray.access.stats import MOST_DAYS
+from rebu_ray.access.stats import MOST_DAYS, MOST_FORECAST_DAYS
 from rebu_ray.ingest.http import LOG_SOURCES, SEGMENT_CALLS
 from rebu_ray.process.quality import STATUSES
 from rebu_ray.records import HISTORY_KINDS, TABLES, Source
@@ -269,6 +269,16 @@ def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]
             "Rides by the day of their request, up to today, days without any included",
             days,
             _answers(("200", "the days, oldest first", _JSON), errors=(400, 401, 403, 503), schema="DailyRides"),
+        ),
+        "/v1/stats/rides/forecast": (
+            "Rides that are expected of each day after today, with bands that hold 80 and 95 % of what comes",
+            [
+                _parameter(
+                    "days", "query", "how many", {"type": "integer", "minimum": 1, "maximum": MOST_FORECAST_DAYS}
+                ),
+                *days[1:],
+            ],
+            _answers(("200", "the days, nearest first", _JSON), errors=(400, 401, 403, 503), schema="RideForecast"),
         ),
         "/v1/rides": (
             "Rides as a table, for models and notebooks",

@@ -119,7 +119,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         routes=[
             *write_routes.routes(keys, lambda: backends.intake, Admission(settings.inflight_bytes), breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
-            *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts),
+            *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
             *rides.routes(keys, lambda: backends.rides),
             *rights.reading(keys, lambda: backends.histories, lambda: backends.rides, backends.ask),
             *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),

@@ -14,6 +14,7 @@ _TEXT: Final[Schema] = {"type": "string"}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _WHOLE: Final[Schema] = {"type": "integer"}
 _NUMBER: Final[Schema] = {"type": "number"}
+_AMOUNT: Final[Schema] = {"type": "number", "minimum": 0}
 _SHARE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
 _TRUTH: Final[Schema] = {"type": "boolean"}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -180,6 +181,25 @@ ANSWERS: Final[Schema] = {
     "Rides": _page("Ride"),
     "DailyRides": _object(
         items=_list(_object(date=_DATE, rides=_COUNT, completed=_COUNT, premature=_COUNT, partial=_TRUTH))
+    ),
+    "ForecastDay": _object(date=_DATE, **dict.fromkeys(("mean", "lo80", "hi80", "lo95", "hi95"), _AMOUNT)),
+    "RideForecast": _object(
+        model=_TEXT,
+        trained_from=_or_null(_DATE),
+        trained_to=_or_null(_DATE),
+        items=_list(reference("ForecastDay")),
+        backtest=_object(
+            windows=_COUNT,
+            horizon=_COUNT,
+            mase=_or_null(_AMOUNT),
+            mase_weekday_mean=_or_null(_AMOUNT),
+            coverage80=_or_null(_SHARE),
+            coverage95=_or_null(_SHARE),
+        ),
+        status=_one_of("fitted", "stale", "fitting"),
+        made_at=_or_null(_TIME),
+        note=_or_null(_TEXT),
+        past=_list({"allOf": [reference("ForecastDay"), _object(made=_DATE)]}),
     ),
     "Reason": _object(signal=_TEXT, detail=_TEXT, weight=_NUMBER),
     "MessageAbout": _object(**_SHOWN, link=_LINK),

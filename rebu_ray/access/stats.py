@@ -1,10 +1,11 @@
-"""GET /v1/stats/rides/daily: rides counted by the day of their request."""
+"""GET /v1/stats/rides/…: rides counted by the day of their request, and what is expected of the days to come."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pyarrow as pa
@@ -16,12 +17,19 @@ from rebu_ray.access import query
 from rebu_ray.access.days import Clock, asked, bounds, utc_now
 from rebu_ray.access.history import Histories
 from rebu_ray.access.rides_table import unflushed
+from rebu_ray.ingest.dialects import times
 from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.process.forecast.question import Known, Question, at_once
+from rebu_ray.process.forecast.series import LONGEST
 from rebu_ray.store.ride_scan import Overlay
 
 PARAMETERS: Final = ("days", "tz", "today")
 DAYS: Final = 31
 MOST_DAYS: Final = 3660
+FORECAST_DAYS: Final = 30
+MOST_FORECAST_DAYS: Final = 90
+WAIT_SECONDS: Final = 3.0
+"""How long a request waits for a fit that is not done yet; the fit goes on, and the next request finds it."""
 _COUNTED: Final = ("event_time", "status", "premature")
 
 RideCounts = Callable[[int, Sequence[int], Overlay], Awaitable[list[list[int]]]]
@@ -29,9 +37,13 @@ RideCounts = Callable[[int, Sequence[int], Overlay], Awaitable[list[list[int]]]]
 
 
 def routes(
-    keys: Keys, histories: Callable[[], Histories], counts: Callable[[], RideCounts], clock: Clock = utc_now
+    keys: Keys,
+    histories: Callable[[], Histories],
+    counts: Callable[[], RideCounts],
+    ask: Callable[..., Awaitable[Any]],
+    clock: Clock = utc_now,
 ) -> list[Route]:
-    """The daily numbers."""
+    """The daily numbers, and their forecast. `ask` calls a method of the coordinator, by its name."""
 
     async def daily(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
@@ -51,7 +63,42 @@ def routes(
         ]
         return Response(msgspec.json.encode({"items": items}), media_type="application/json")
 
-    return [Route("/v1/stats/rides/daily", daily, methods=["GET"])]
+    async def expected(request: Request) -> Response:
+        keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        query.known(request.query_params, PARAMETERS)
+        wanted = asked(request.query_params, FORECAST_DAYS, MOST_FORECAST_DAYS, clock)
+        # Today is not over: it says nothing yet.
+        dates = wanted._replace(days=LONGEST + 1).dates()[:-1]
+        edges = await asyncio.to_thread(bounds, dates, wanted.zone) if dates else []
+        past = await counted(histories(), counts(), edges) if dates else []
+        first = dates[0] if dates else wanted.today
+        rides = tuple(day[0] for day in past)
+        question = Question(wanted.zone, wanted.today, wanted.days, first, rides)
+        is_now = clock().astimezone(ZoneInfo(wanted.zone)).date() == wanted.today
+        known: Known = await ask("forecast", question, is_now, WAIT_SECONDS)
+        return Response(msgspec.json.encode(_shown(known, question)), media_type="application/json")
+
+    return [
+        Route("/v1/stats/rides/daily", daily, methods=["GET"]),
+        Route("/v1/stats/rides/forecast", expected, methods=["GET"]),
+    ]
+
+
+def _shown(known: Known, question: Question) -> dict[str, Any]:
+    """The answer: `status` is fitted, stale (of a history that has changed since) or fitting (the baseline)."""
+    forecast = at_once(question) if known.kept is None else known.kept.forecast
+    status = "fitting" if known.kept is None else "fitted" if known.current else "stale"
+    return {
+        "model": forecast.model,
+        "trained_from": forecast.trained_from,
+        "trained_to": forecast.trained_to,
+        "items": forecast.items,
+        "backtest": forecast.backtest,
+        "status": status,
+        "made_at": None if known.kept is None else times.text(known.kept.made_at),
+        "note": forecast.note,
+        "past": [msgspec.structs.asdict(past.day) | {"made": past.made} for past in known.past],
+    }
 
 
 async def counted(histories: Histories, counts: RideCounts, edges: list[int]) -> list[list[int]]:

@@ -16,11 +16,14 @@ from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
+from rebu_ray.ingest.forecasts import Forecasts
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
+from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Auditor, Findings, Held
+from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.journal import JournalError, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
@@ -47,6 +50,7 @@ class Coordinator:
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
         self._suspensions = Suspensions()
+        self._forecasts = Forecasts(Cursors(settings.cursors))
 
     async def _check_index(self) -> None:
         await self._erasures.check_index()
@@ -150,6 +154,11 @@ class Coordinator:
     async def erasure(self, user_id: str) -> dict[str, Any] | None:
         """How far the erasure of a person is, None where nobody asked for it."""
         return self._erasures.state(user_id)
+
+    async def forecast(self, question: Question, is_now: bool, wait_seconds: float) -> Known:
+        """The forecast that is kept for a question: see `Forecasts.ask`."""
+        question = msgspec.structs.replace(question, country=self._settings.holidays)
+        return await self._forecasts.ask(question, is_now, wait_seconds)
 
     async def stop(self) -> None:
         """Stop the shards in good order."""

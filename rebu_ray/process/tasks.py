@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 
+import msgspec
 import pyarrow as pa
 import ray
 import redis
 
 from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
+from rebu_ray.process.forecast.question import Question, answered
 from rebu_ray.process.full import Crossing, Full, crossing, full
 from rebu_ray.process.load import load, subjects_of
 from rebu_ray.process.rebuild import Hot, Piece, index_piece
@@ -52,6 +54,12 @@ def rebuild_task(
 ) -> Touched:
     """`process.rebuild.index_piece` where there is room for it, for a shard of that name."""
     return index_piece(_index(redis_url, owner), Lake(lake_uri), partitions, piece, tombstones, hot)
+
+
+@ray.remote(num_cpus=0.25, max_retries=3)
+def forecast_task(question: Question) -> bytes:
+    """`process.forecast.question.answered` where there is room for it, encoded."""
+    return msgspec.msgpack.encode(answered(question))
 
 
 def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 
 from rebu_ray.store.index import position_key, position_value
 from rebu_ray.store.ride_table import Wanted
-from tests.access.serving import READ, WRITE, reading, refused
+from tests.access.serving import READ, WRITE, Backends, FakeIntake, reading, refused, visit
 from tests.access.worlds import World
 from tests.conftest import Valkey
 from tests.records import NOW
@@ -93,6 +94,49 @@ def test_what_is_not_understood_is_refused(world: World) -> None:
         assert refused(get(world, params)) == (400, code)
     assert refused(get(world, {}, {})) == (401, "unauthorized")
     assert refused(get(world, {}, WRITE)) == (403, "forbidden")
+
+
+def test_the_forecast_is_of_the_days_after_today_by_those_before_it(world: World) -> None:
+    rides = Rides()
+    for n in range(60):
+        said = [Said(f"r{n}-{m}", requested_at=NOW - n * 24 * HOUR_MS) for m in range(1 if n == 0 else 3 + n % 7 // 5)]
+        say(world, rides, *said)
+        if n == 30:
+            world.flush()
+            world.settle_rides()
+    params = {"days": 7, "today": TODAY.isoformat()}
+    answer = reading(world, lambda client: client.get("/v1/stats/rides/forecast", headers=READ, params=params)).json()
+    assert [item["date"] for item in answer["items"]] == [(TODAY + timedelta(n)).isoformat() for n in range(1, 8)]
+    assert (answer["trained_to"], answer["status"]) == ((TODAY - timedelta(1)).isoformat(), "fitted")
+    assert answer["trained_from"] == (TODAY - timedelta(58)).isoformat()
+    # The ride of today, which is not over, pulls nothing down.
+    assert all(2.5 < item["mean"] < 4.5 for item in answer["items"])
+    for item in answer["items"]:
+        assert 0 <= item["lo95"] <= item["lo80"] <= item["mean"] <= item["hi80"] <= item["hi95"]
+    assert answer["backtest"]["horizon"] == 7
+    assert answer["backtest"]["windows"] > 3
+    assert 0 <= answer["backtest"]["coverage80"] <= answer["backtest"]["coverage95"] <= 1
+
+
+def test_the_baseline_is_said_while_nothing_is_fitted_yet(world: World) -> None:
+    async def scene() -> dict[str, Any]:
+        async with world.reading() as histories:
+            backends = Backends(FakeIntake(world=world), histories)
+            backends.fitted = False
+            answer = await visit(backends, lambda client: client.get("/v1/stats/rides/forecast", headers=READ))
+            found: dict[str, Any] = answer.json()
+            return found
+
+    answer = asyncio.run(scene())
+    assert (answer["status"], answer["model"], answer["made_at"]) == ("fitting", "weekday_mean", None)
+    assert len(answer["items"]) == 30
+    assert answer["note"]
+
+
+@pytest.mark.parametrize("params", [{"days": "91"}, {"days": "0"}, {"tz": "X"}, {"today": "1"}, {"format": "csv"}])
+def test_a_forecast_of_something_else_is_refused(world: World, params: dict[str, str]) -> None:
+    answer = reading(world, lambda client: client.get("/v1/stats/rides/forecast", headers=READ, params=params))
+    assert refused(answer)[0] == 400
 
 
 def test_half_an_index_is_no_answer(world: World, valkey: Valkey) -> None:

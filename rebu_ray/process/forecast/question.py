@@ -1,0 +1,80 @@
+"""What is asked of the task that fits forecasts, and what is kept of its answers."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from typing import Final
+
+import msgspec
+import xxhash
+
+from rebu_ray.process.forecast.choice import FORMAT, Day, Forecast, baseline, forecast
+from rebu_ray.process.forecast.free_days import UnknownCountry, holidays_of
+from rebu_ray.process.forecast.series import prepared
+
+log = logging.getLogger("rebu.forecast")
+
+_NOT_YET: Final = "it is being fitted; until then this is the mean of the last four same weekdays"
+
+
+class Question(msgspec.Struct, frozen=True):
+    """The forecast of so many days after today, by the rides of the days before it."""
+
+    zone: str
+    today: date
+    days: int
+    first: date
+    counts: tuple[int, ...]
+    """Rides of each day from `first` to the day before today."""
+    country: str = ""
+    """Whose holidays count."""
+
+    @property
+    def digest(self) -> str:
+        """Two questions with the same digest have the same answer."""
+        return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode((FORMAT, self)))
+
+
+class Kept(msgspec.Struct):
+    """A forecast that was fitted."""
+
+    digest: str
+    made_at: int
+    """In ms."""
+    forecast: Forecast
+
+
+class Past(msgspec.Struct):
+    """What was last expected of a day before it came."""
+
+    day: Day
+    made: date
+    """The day that was today then."""
+
+
+class Known(msgspec.Struct):
+    """What is known for a question: the forecast, if any, whether it is of this very history, and earlier ones."""
+
+    kept: Kept | None
+    current: bool
+    past: list[Past]
+
+
+def answered(question: Question) -> Forecast:
+    """The forecast of a question. Takes a second."""
+    note = None
+    try:
+        free = holidays_of(question.country, question.first.year, question.today.year + 1)
+    except UnknownCountry as error:
+        log.warning("forecast without holidays: %s", error)
+        free, note = frozenset(), str(error)
+    found = forecast(prepared(question.first, question.counts), question.days, free)
+    if note is not None:
+        found.note = note if found.note is None else f"{found.note}; {note}"
+    return found
+
+
+def at_once(question: Question) -> Forecast:
+    """The baseline, which needs no fitting."""
+    return baseline(prepared(question.first, question.counts), question.days, _NOT_YET)
