@@ -23,5 +23,6 @@ ask backfill backfill --rounds 2
 ask incremental incremental --rounds 3
 ask matching matching
 ask serve_proxy serve_proxy
+ask forecast forecast
 ask idle_cpu idle_cpu
 [ "${#failed[@]}" -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
+from rebu_ray.process.forecast.question import Question, answered
 from tests.system.running import Item, Running, await_true
 from tests.system.test_rides import LAT, MINUTE, Push, ride, send
 
@@ -96,3 +99,37 @@ def send_now(platform: Running, push: list[Push]) -> None:
         ),
         f"the document of {name}",
     )
+
+
+def test_the_forecast_is_fitted_by_a_task_from_the_daily_numbers(rebu_up: Running) -> None:
+    rows = [
+        ride(f"sf-r{n}-{m}", f"sf-u{m}", "sf-d", BEGIN - 400 * DAY - n * DAY + m * MINUTE)
+        for n in range(45)
+        for m in range(4 + n % 7)
+    ]
+    send(rebu_up, rows)
+    today = TODAY - timedelta(400)
+    params: dict[str, str | int] = {"today": today.isoformat(), "days": 1097}
+
+    def numbers() -> list[Item]:
+        found: list[Item] = rebu_up._settled("/v1/stats/rides/daily", params)["items"]
+        return found
+
+    await_true(lambda: sum(day["rides"] for day in numbers()) == len(rows), "every ride to be counted")
+    counts = tuple(day["rides"] for day in numbers()[:-1])
+    question = Question("UTC", today, 14, today - timedelta(1096), counts)
+    asked: dict[str, str | int] = {"today": today.isoformat(), "days": 14}
+
+    def fitted() -> Item | None:
+        answer = rebu_up._settled("/v1/stats/rides/forecast", asked)
+        assert len(answer["items"]) == 14
+        if answer["status"] != "fitted":
+            assert answer["model"] == "weekday_mean" or answer["status"] == "stale"
+            return None
+        return answer
+
+    answer = await_true(fitted, "the forecast to be fitted")
+    assert answer is not None
+    wanted = json.loads(msgspec.json.encode(answered(question)))
+    assert {name: answer[name] for name in wanted} == wanted
+    assert answer["backtest"]["windows"] > 0

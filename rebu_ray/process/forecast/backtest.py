@@ -33,11 +33,6 @@ class Backtest(NamedTuple):
     days: tuple[date, ...]
     """The day before each window."""
 
-    def mase(self) -> dict[str, float]:
-        """The mean of the windows' mean absolute scaled errors of each candidate."""
-        of_windows = np.nanmean(np.abs(self.errors), axis=2) / self.scales[:, None]
-        return dict(zip(NAMES, of_windows.mean(axis=0).tolist(), strict=True))
-
 
 def said_by_all(series: Series, horizon: int, free: Collection[date]) -> dict[str, Numbers]:
     """What each candidate says. Those but the baseline know of holidays."""

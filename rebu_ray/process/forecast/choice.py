@@ -68,7 +68,7 @@ def forecast(series: Series, days: int, free: Collection[date] = ()) -> Forecast
     tested = backtest(series, days + 1, free)
     if tested is None or tested.horizon < 2:
         return baseline(series, days, "the known days have too many gaps to learn from them")
-    scores = tested.mase()
+    scores = {name: _mase(tested, number) for number, name in enumerate(NAMES)}
     model = chosen(scores, len(tested.days))
     number = NAMES.index(model)
     # Today is skipped: the first day that is asked for is two days after the last one known.
@@ -106,9 +106,14 @@ def baseline(series: Series, days: int, note: str) -> Forecast:
 
 
 def chosen(scores: dict[str, float], windows: int) -> str:
-    """The candidate with the smallest errors, and of those that hardly differ the ensemble."""
+    """The candidate with the smallest errors, and of those that hardly differ the ensemble; nothing that does worse
+    than the baseline.
+    """
+    if windows < _SOME:
+        return ENSEMBLE
+    usual = min((ENSEMBLE, BASELINE), key=lambda name: scores[name])
     best = min(scores, key=lambda name: scores[name])
-    return best if windows >= _SOME and scores[best] < _BETTER * scores[ENSEMBLE] else ENSEMBLE
+    return best if scores[best] < _BETTER * scores[usual] else usual
 
 
 def _mase(tested: Backtest, number: int) -> float:

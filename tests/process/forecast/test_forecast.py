@@ -90,6 +90,7 @@ def test_the_better_candidate_is_chosen_and_luck_is_not() -> None:
     assert chosen(scores | {"theta": 0.5}, 14) == "theta"
     assert chosen(scores | {"theta": 0.97}, 14) == ENSEMBLE
     assert chosen(scores | {"theta": 0.5}, 2) == ENSEMBLE
+    assert chosen(scores | {BASELINE: 0.9}, 14) == BASELINE
 
 
 def test_growth_is_followed_better_than_by_the_baseline() -> None:
