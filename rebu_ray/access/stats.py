@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rebu_ray.access import query
-from rebu_ray.access.days import Clock, asked, bounds, utc_now
+from rebu_ray.access.days import Clock, asked, utc_now
 from rebu_ray.access.history import Histories
 from rebu_ray.access.rides_table import unflushed
 from rebu_ray.ingest.dialects import times
@@ -22,6 +22,7 @@ from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.process.forecast.question import Known, Question, at_once
 from rebu_ray.process.forecast.series import LONGEST
 from rebu_ray.store.ride_scan import Overlay
+from rebu_ray.zones import bounds
 
 PARAMETERS: Final = ("days", "tz", "today")
 DAYS: Final = 31

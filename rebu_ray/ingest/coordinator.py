@@ -16,7 +16,7 @@ from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
-from rebu_ray.ingest.forecasts import Forecasts
+from rebu_ray.ingest.forecasts import Forecasts, ray_rides
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
@@ -50,7 +50,8 @@ class Coordinator:
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
         self._suspensions = Suspensions()
-        self._forecasts = Forecasts(Cursors(settings.cursors))
+        rides = ray_rides(settings.lake, layout.partitions)
+        self._forecasts = Forecasts(Cursors(settings.cursors), rides, country=settings.holidays)
 
     async def _check_index(self) -> None:
         await self._erasures.check_index()
@@ -80,6 +81,7 @@ class Coordinator:
         """Who owns what now. Also sets a coordinator going that was restarted."""
         routing = await self._placement.begin()
         self._erasures.resume()
+        self._forecasts.resume()
         return routing
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
@@ -157,12 +159,12 @@ class Coordinator:
 
     async def forecast(self, question: Question, is_now: bool, wait_seconds: float) -> Known:
         """The forecast that is kept for a question: see `Forecasts.ask`."""
-        question = msgspec.structs.replace(question, country=self._settings.holidays)
         return await self._forecasts.ask(question, is_now, wait_seconds)
 
     async def stop(self) -> None:
         """Stop the shards in good order."""
         self._erasures.close()
+        self._forecasts.close()
         await self._placement.stop()
 
 

@@ -20,6 +20,9 @@ from rebu_ray.process.rebuild import Hot, Piece, index_piece
 from rebu_ray.store.facts import Keys
 from rebu_ray.store.index import Client, Index
 from rebu_ray.store.lake import Lake
+from rebu_ray.store.ride_days import RideDays
+from rebu_ray.store.ride_files import RideFiles
+from rebu_ray.store.ride_scan import NOTHING_FRESH
 from rebu_ray.store.rows import encode, to_batch
 from rebu_ray.store.tombstones import Tombstones
 
@@ -60,6 +63,14 @@ def rebuild_task(
 def forecast_task(question: Question) -> bytes:
     """`process.forecast.question.answered` where there is room for it, encoded."""
     return msgspec.msgpack.encode(answered(question))
+
+
+@ray.remote(num_cpus=0.25, max_retries=3)
+def rides_task(lake_uri: str, partitions: int, edges: Sequence[int]) -> list[int]:
+    """Rides between each edge (ms) and the next, as far as they are in the lake."""
+    counts = RideDays(RideFiles(Lake(lake_uri))).counts(partitions, edges, NOTHING_FRESH)
+    found: list[int] = counts[:, 0].tolist()
+    return found
 
 
 def recompute(client: Client, partitions: int, subjects: Sequence[str]) -> bytes:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rebu_ray.access.days import Days, asked, bounds
+from rebu_ray.access.days import Days, asked
 from rebu_ray.records import BadRequest
+from rebu_ray.zones import bounds
 from tests.records import seeded
 
 ZONES = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ TODAY = date(2026, 3, 2)
 
 def question(today: date = TODAY, rides: int = 10, zone: str = "Europe/Riga") -> Question:
     return Question(zone, today, 5, today - timedelta(30), tuple(rides + n % 7 for n in range(30)))
+
+
+async def no_rides(edges: Sequence[int]) -> list[int]:
+    raise AssertionError("nobody is to count rides")
 
 
 class Fits:
@@ -41,14 +46,14 @@ class Fits:
 def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
     async def scene() -> None:
         fits = Fits()
-        forecasts = Forecasts(Cursors(str(tmp_path)), fits)
+        forecasts = Forecasts(Cursors(str(tmp_path)), no_rides, fits)
         first = await forecasts.ask(question(), True, 5)
         assert (first.current, first.past) == (True, [])
         assert first.kept is not None
         assert first.kept.forecast == answered(question())
         assert await forecasts.ask(question(), True, 5) == first
         # A restart knows it as well.
-        again = Forecasts(Cursors(str(tmp_path)), fits)
+        again = Forecasts(Cursors(str(tmp_path)), no_rides, fits)
         assert await again.ask(question(), True, 5) == first
         assert len(fits.asked) == 1
         changed = await again.ask(question(rides=11), True, 5)
@@ -62,7 +67,7 @@ def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
 def test_nobody_waits_longer_than_told_and_what_was_known_is_said_meanwhile(tmp_path: Path) -> None:
     async def scene() -> None:
         fits = Fits()
-        forecasts = Forecasts(Cursors(str(tmp_path)), fits)
+        forecasts = Forecasts(Cursors(str(tmp_path)), no_rides, fits)
         fits.may.clear()
         nothing = await asyncio.gather(*(forecasts.ask(question(), True, 0.01) for _ in range(3)))
         assert [known.kept for known in nothing] == [None] * 3
@@ -83,7 +88,7 @@ def test_a_fit_that_fails_is_tried_again_by_the_next_question(tmp_path: Path) ->
     async def scene() -> None:
         fits = Fits()
         fits.failing = True
-        forecasts = Forecasts(Cursors(str(tmp_path)), fits)
+        forecasts = Forecasts(Cursors(str(tmp_path)), no_rides, fits)
         assert (await forecasts.ask(question(), True, 5)).kept is None
         fits.failing = False
         assert (await forecasts.ask(question(), True, 5)).current
@@ -93,7 +98,7 @@ def test_a_fit_that_fails_is_tried_again_by_the_next_question(tmp_path: Path) ->
 
 def test_what_was_expected_of_days_before_today_is_kept(tmp_path: Path) -> None:
     async def scene() -> None:
-        forecasts = Forecasts(Cursors(str(tmp_path)), Fits())
+        forecasts = Forecasts(Cursors(str(tmp_path)), no_rides, Fits())
         made = {}
         for n in (3, 2, 0):
             today = TODAY - timedelta(n)
@@ -113,11 +118,37 @@ def test_what_was_expected_of_days_before_today_is_kept(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_a_day_begins_with_what_was_asked_for_of_late(tmp_path: Path) -> None:
+    counted: list[tuple[int, int]] = []
+
+    async def rides(edges: Sequence[int]) -> list[int]:
+        counted.append((edges[0], edges[-1]))
+        return [0] * (len(edges) - 31) + [20] * 30
+
+    async def scene() -> None:
+        fits = Fits()
+        forecasts = Forecasts(Cursors(str(tmp_path)), rides, fits, "LV")
+        assert await forecasts.refresh(datetime(2026, 3, 2, 12, tzinfo=UTC)) == 0
+        await forecasts.ask(question(), True, 5)
+        await forecasts.ask(question(zone="UTC"), False, 5)
+        # It is the third of March in Riga only.
+        assert await forecasts.refresh(datetime(2026, 3, 2, 21, tzinfo=UTC)) == 0
+        assert await forecasts.refresh(datetime(2026, 3, 2, 23, tzinfo=UTC)) == 1
+        assert await forecasts.refresh(datetime(2026, 3, 2, 23, tzinfo=UTC)) == 0
+        asked = fits.asked[-1]
+        assert (asked.zone, asked.today, asked.days, asked.country) == ("Europe/Riga", date(2026, 3, 3), 5, "LV")
+        assert asked.counts[-31:] == (0, *[20] * 30)
+        assert counted[0][1] == round(datetime(2026, 3, 2, 22, tzinfo=UTC).timestamp() * 1000)
+        assert await forecasts.refresh(datetime(2026, 3, 12, tzinfo=UTC)) == 0
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("days", [70])
 def test_old_forecasts_are_let_go(tmp_path: Path, days: int) -> None:
     async def scene() -> None:
         cursors = Cursors(str(tmp_path))
-        forecasts = Forecasts(cursors, Fits())
+        forecasts = Forecasts(cursors, no_rides, Fits())
         for n in range(days):
             await forecasts.ask(question(TODAY + timedelta(n)), True, 5)
         assert len(cursors.names("forecasts/Europe~Riga-5")) == 62
