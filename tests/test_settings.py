@@ -27,8 +27,15 @@ def test_every_setting_can_be_said_in_the_environment() -> None:
     for name in Settings.__struct_fields__:
         value = getattr(Settings(), name)
         number = "1" if name == "breaker_share" else "7"
-        text, wanted = (number, type(value)(number)) if not isinstance(value, str) else ("/some/where", "/some/where")
+        said = "DE-BE" if name == "holidays" else "/some/where"
+        text, wanted = (number, type(value)(number)) if not isinstance(value, str) else (said, said)
         assert getattr(load({f"REBU_{name.upper()}": text}), name) == wanted
+
+
+@pytest.mark.parametrize("text", ["germany", "de", "DE-", "/some/where"])
+def test_holidays_are_those_of_a_country(text: str) -> None:
+    with pytest.raises(SettingsError, match="DE-BE"):
+        load({"REBU_HOLIDAYS": text})
 
 
 def test_uris_win_over_folders() -> None:
