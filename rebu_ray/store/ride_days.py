@@ -214,7 +214,8 @@ def _among(sought: npt.NDArray[np.uint64], ascending: npt.NDArray[np.uint64]) ->
     if not len(ascending):
         return np.zeros(len(sought), bool)
     places = np.minimum(np.searchsorted(ascending, sought), len(ascending) - 1)
-    return ascending[places] == sought
+    found: npt.NDArray[np.bool_] = ascending[places] == sought
+    return found
 
 
 def _names(groups: Iterable[RideGroup]) -> tuple[tuple[int, str, int], ...]:

@@ -90,9 +90,9 @@ def scored(counts: Counts, days: int, free: Collection[date]) -> Scored:
         ):
             inside[band].append(float(((came >= low) & (came <= high))[there].mean()))
         chosen[made.model] += 1
-    means = {name: float(np.mean(found)) for name, found in errors.items()}
+    scores = {name: float(np.mean(found)) for name, found in errors.items()}
     bands = (float(np.mean(inside["80"])), float(np.mean(inside["95"])))
-    return Scored(len(origins), float(np.mean(ours)), means, *bands, dict(chosen))
+    return Scored(len(origins), float(np.mean(ours)), scores, *bands, dict(chosen))
 
 
 def main() -> None:

@@ -71,7 +71,8 @@ def test_every_day_up_to_today_with_zeros_wherever_the_documents_are(world: Worl
     # One ends, one is deleted, one was another day's, one becomes another user's.
     say(world, rides, Said("r1", requested_at=NOW - 3 * HOUR_MS, status="completed"), Said("r2", deleted=True))
     say(world, rides, Said("r3", requested_at=NOW - 60 * HOUR_MS), Said("r4", user="eve"))
-    for step in (lambda: None, world.flush, world.settle_rides):
+    assert get(world, params).json() == {"items": expected(rides, 4, zone)}
+    for step in (world.flush, world.settle_rides):
         step()
         assert get(world, params).json() == {"items": expected(rides, 4, zone)}
     assert sum(item["rides"] for item in get(world, params).json()["items"]) > 20
@@ -104,7 +105,7 @@ def test_the_forecast_is_of_the_days_after_today_by_those_before_it(world: World
         if n == 30:
             world.flush()
             world.settle_rides()
-    params = {"days": 7, "today": TODAY.isoformat()}
+    params = {"days": "7", "today": TODAY.isoformat()}
     answer = reading(world, lambda client: client.get("/v1/stats/rides/forecast", headers=READ, params=params)).json()
     assert [item["date"] for item in answer["items"]] == [(TODAY + timedelta(n)).isoformat() for n in range(1, 8)]
     assert (answer["trained_to"], answer["status"]) == ((TODAY - timedelta(1)).isoformat(), "fitted")

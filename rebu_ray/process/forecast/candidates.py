@@ -42,8 +42,8 @@ def ets(series: Series, horizon: int) -> Numbers:
     """
     values = np.log1p(series.values[-_RECENT:])
     alpha, beta, gamma, phi = _GRID
-    level, trend, season = _begin(values)
-    level, trend = np.full(len(alpha), level), np.full(len(alpha), trend)
+    start, season = _begin(values)
+    level, trend = np.full(len(alpha), start), np.zeros(len(alpha))
     seasons = np.repeat(season[:, None], len(alpha), axis=1)
     loss = np.zeros(len(alpha))
     expected: dict[tuple[int, int], Numbers] = {}
@@ -187,8 +187,8 @@ def _grid() -> tuple[Numbers, Numbers, Numbers, Numbers]:
 _GRID: Final = _grid()
 
 
-def _begin(values: Numbers) -> tuple[float, float, Numbers]:
-    """Level, trend and week that smoothing begins with: of the first four weeks."""
+def _begin(values: Numbers) -> tuple[float, Numbers]:
+    """Level and week that smoothing begins with: of the first four weeks."""
     first = values[: 4 * WEEK]
     level = float(np.nanmean(first)) if not np.isnan(first).all() else 0.0
     season = np.zeros(WEEK)
@@ -196,7 +196,7 @@ def _begin(values: Numbers) -> tuple[float, float, Numbers]:
         same = first[week::WEEK]
         if not np.isnan(same).all():
             season[week] = np.nanmean(same) - level
-    return level, 0.0, season
+    return level, season
 
 
 def _damped(phi: Numbers, step: int) -> Numbers:
@@ -229,7 +229,7 @@ def _inputs(
     level = mean(4 * WEEK)
     target = origin + step - 1
     back = (target - origin) // WEEK + 1
-    same = np.mean([values[np.maximum(target - WEEK * (back + n), target % WEEK)] for n in range(4)], axis=0)
+    same = sum(values[np.maximum(target - WEEK * (back + n), target % WEEK)] for n in range(4)) / 4
     weekday = (series.first.weekday() + target) % WEEK
     far = step / horizon
     week, month = mean(WEEK) - level, mean(8 * WEEK) - level
