@@ -42,7 +42,7 @@ def counted(rides: dict[str, dict[str, Any]], zone: str, days: int) -> list[Item
 
 
 def daily(platform: Running, zone: str, days: int) -> list[Item]:
-    params = {"tz": zone, "days": days, "today": TODAY.isoformat()}
+    params: dict[str, str | int] = {"tz": zone, "days": days, "today": TODAY.isoformat()}
     items: list[Item] = platform._settled("/v1/stats/rides/daily", params)["items"]
     return items
 

@@ -247,8 +247,7 @@ def _inputs(
 
 def _ridge(inputs: Numbers, outputs: Numbers, penalty: float) -> Numbers:
     square = inputs.T @ inputs + penalty * np.eye(inputs.shape[1])
-    found: Numbers = np.linalg.solve(square, inputs.T @ outputs)
-    return found
+    return np.linalg.solve(square, inputs.T @ outputs).astype(np.float64)
 
 
 def _counts(logs: Numbers, series: Series) -> Numbers:
