@@ -1,0 +1,275 @@
+"""A load: from the lake into a copy of the published file, which then takes its place."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import msgspec
+
+from rebu_ray.records import Kind, Source
+from rebu_ray.store.lake import Lake
+from rebu_ray.store.layout import Layout
+from rebu_ray.store.tombstones import Tombstones
+from rebu_ray.store.warehouse import dimensions, facts, source
+from rebu_ray.store.warehouse.schema import FORMAT, KINDS, WarehouseError, ddl
+from rebu_ray.store.warehouse.staging import Connection, Stage
+
+log = logging.getLogger("rebu.warehouse")
+
+ATTEMPTS: Final = 5
+"""How often a partition is begun anew because a file was merged into another one while it was read."""
+MEMORY: Final = "1GB"
+THREADS: Final = 2
+NEW: Final = ".new"
+
+
+class Loaded(msgspec.Struct):
+    """What a load did. Counts are of what is in the warehouse after it."""
+
+    path: str
+    changed: bool = True
+    """Whether there was anything new; else the published file is as it was."""
+    rebuilt: bool = False
+    rides: int = 0
+    messages: int = 0
+    users: int = 0
+    drivers: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    notes: list[str] = []
+    """What a person should know: columns that came, went or widened."""
+
+
+def load(
+    lake: Lake,
+    layout: Layout,
+    path: Path,
+    tombstones: Tombstones,
+    *,
+    rebuild: bool = False,
+    step: Callable[[str], None] = lambda name: None,
+) -> Loaded:
+    """Bring the warehouse at `path` up to what the lake has; made anew where it is not there, or with `rebuild`.
+
+    An erasure makes everything anew as well: a file from which rows were deleted still has their bytes. `step` is told
+    of each step before it is done. Raises WarehouseError, SchemaChange, LakeError, OSError.
+    """
+    begun = time.monotonic()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + NEW)
+    with _alone(path):
+        step("copy")
+        clear(new)
+        anew = rebuild or not path.exists()
+        if not anew:
+            shutil.copyfile(path, new)
+        try:
+            with _open(new) as connection:
+                if not anew and not _fits(connection, layout, tombstones):
+                    anew = True
+            if anew:
+                clear(new)
+            with _open(new) as connection:
+                if anew:
+                    step("create")
+                    connection.execute(ddl())
+                    connection.execute(
+                        "INSERT INTO meta.warehouse VALUES (?, ?, ?)", [FORMAT, layout.platform_id, tombstones.digest]
+                    )
+                found = _fill(connection, lake, layout, tombstones, path, anew, step)
+                if found.changed:
+                    _note(connection, found, begun)
+                    step("checkpoint")
+                    connection.execute("FORCE CHECKPOINT")
+            if found.changed:
+                step("publish")
+                _publish(new, path)
+        except duckdb.Error as error:
+            raise WarehouseError(f"{new}: {error}") from error
+        finally:
+            clear(new)
+        step("published")
+    found.seconds = round(time.monotonic() - begun, 3)
+    return found
+
+
+def _fill(
+    connection: Connection,
+    lake: Lake,
+    layout: Layout,
+    tombstones: Tombstones,
+    path: Path,
+    anew: bool,
+    step: Callable[[str], None],
+) -> Loaded:
+    progress = dict(connection.execute("SELECT partition, covered_seq FROM meta.progress").fetchall())
+    stage = Stage(connection, lake, tombstones)
+    source.begin(connection)
+    facts.begin(connection)
+    moved: dict[int, int] = {}
+    for partition in range(layout.partitions):
+        since = progress.get(partition, 0)
+        covered = _stage(stage, lake, partition, since, step)
+        if covered is None:
+            continue
+        moved[partition] = covered
+        step(f"take {partition}")
+        for table in KINDS:
+            source.look(connection, table)
+        for kind in (Kind.RIDE_DOCUMENT, Kind.MESSAGE_DOCUMENT):
+            facts.take_documents(connection, kind, partition)
+        for table in facts.OWN:
+            facts.take_extras(connection, table)
+        for people in dimensions.PEOPLE:
+            dimensions.take_versions(connection, people, str(KINDS[people]))
+        if since and (days := facts.late_days(connection)):
+            _recount(connection, stage, lake, partition, days, covered)
+        facts.take_events(connection, partition)
+    if not moved and not anew:
+        return Loaded(str(path), changed=False, **_counts(connection))
+    step("columns")
+    notes: list[str] = []
+    extras = source.settle(connection, notes, anew=anew)
+    step("dimensions")
+    for table in facts.OWN:
+        facts.fill_extras(connection, table, extras[table])
+    for people in dimensions.PEOPLE:
+        dimensions.rebuild_people(connection, people, extras[people])
+    dimensions.resolve(connection, Source.USERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
+    dimensions.resolve(connection, Source.DRIVERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
+    dimensions.resolve(connection, Source.USERS, "fact_message", "sent_at", f"new_{Source.MESSAGES}")
+    facts.sum_events(connection)
+    dimensions.rebuild_places(connection)
+    step("progress")
+    for partition, covered in moved.items():
+        connection.execute("DELETE FROM meta.progress WHERE partition = ?", [partition])
+        connection.execute("INSERT INTO meta.progress VALUES (?, ?)", [partition, covered])
+    return Loaded(str(path), rebuilt=anew, notes=notes, **_counts(connection))
+
+
+def _stage(stage: Stage, lake: Lake, partition: int, since: int, step: Callable[[str], None]) -> int | None:
+    """Stage what is new in a partition; up to which seq that is, None where nothing is."""
+    for attempt in range(ATTEMPTS):
+        manifest = lake.manifest(partition)
+        if manifest.covered_seq <= since:
+            return None
+        step(f"stage {partition}")
+        try:
+            stage.fill(partition, manifest, since)
+        except FileNotFoundError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+        else:
+            return manifest.covered_seq
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, days: list[int], covered: int) -> None:
+    """Count some days whole, with what is staged of the others."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE other_days AS SELECT * FROM staged_events WHERE date NOT IN "
+        "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))",
+        {"days": days},
+    )
+    for attempt in range(ATTEMPTS):
+        try:
+            stage.recount(partition, lake.manifest(partition), days, covered)
+        except FileNotFoundError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+        else:
+            break
+    facts.forget_days(connection, partition, days)
+    connection.execute("INSERT INTO staged_events SELECT * FROM other_days")
+
+
+def _fits(connection: Connection, layout: Layout, tombstones: Tombstones) -> bool:
+    """Whether a load may go on with this file: it is of this format and platform, and of nobody who is erased."""
+    try:
+        row = connection.execute("SELECT format, platform_id, erased FROM meta.warehouse").fetchone()
+    except duckdb.CatalogException as error:
+        raise WarehouseError("the file is no warehouse of Rebu: name another place with REBU_WAREHOUSE") from error
+    if row is None or row[1] != layout.platform_id:
+        raise WarehouseError(
+            "the warehouse is of another platform: name another place with REBU_WAREHOUSE, or remove the file"
+        )
+    return bool(row[0] == FORMAT and row[2] == tombstones.digest)
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM fact_ride), (SELECT count(*) FROM fact_message), "
+        "(SELECT count(*) FROM dim_user WHERE is_current), (SELECT count(*) FROM dim_driver WHERE is_current), "
+        "(SELECT coalesce(sum(events), 0)::BIGINT FROM fact_event_daily)"
+    ).fetchone()
+    assert row is not None
+    return dict(zip(("rides", "messages", "users", "drivers", "events"), row, strict=True))
+
+
+def _note(connection: Connection, found: Loaded, begun: float) -> None:
+    connection.execute(
+        "INSERT INTO meta.loads SELECT coalesce(max(load_id), 0) + 1, make_timestamp_ms($start), make_timestamp_ms($end), "
+        "$rebuilt, $rides, $messages, $users, $drivers, $events, $notes FROM meta.loads",
+        {
+            "start": round((time.time() - (time.monotonic() - begun)) * 1000),
+            "end": time.time_ns() // 1_000_000,
+            **{name: getattr(found, name) for name in ("rebuilt", "rides", "messages", "users", "drivers", "events")},
+            "notes": found.notes,
+        },
+    )
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Connection]:
+    config = {
+        "memory_limit": MEMORY,
+        "threads": THREADS,
+        "temp_directory": f"{path}.tmp",
+        "preserve_insertion_order": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    connection = duckdb.connect(str(path), config=config)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One load at a time. Whoever is killed lets go."""
+    with open(path.with_name(path.name + ".lock"), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WarehouseError("another load is under way: wait until it is done") from error
+        yield
+
+
+def _publish(new: Path, path: Path) -> None:
+    """Put the new file in the published one's place; durable when this returns."""
+    for name in (new, path.parent):
+        if name == path.parent:
+            os.replace(new, path)
+        opened = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def clear(new: Path) -> None:
+    """Remove what a load that was killed left behind."""
+    for name in (new, Path(f"{new}.wal")):
+        name.unlink(missing_ok=True)
+    shutil.rmtree(f"{new}.tmp", ignore_errors=True)
