@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rebu_ray import settings as config
+from rebu_ray.analytics import sql, warehouse
 from rebu_ray.client import Rebu, RebuError
 from rebu_ray.connect import DataDir, Key, Url, client
 from rebu_ray.keyring import keys
@@ -36,6 +37,7 @@ from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
 from rebu_ray.store.quarantine import quarantine
+from rebu_ray.store.warehouse import WarehouseError
 
 MISTAKES = (
     config.SettingsError,
@@ -49,6 +51,7 @@ MISTAKES = (
     LakeError,
     JournalError,
     NotAFile,
+    WarehouseError,
     RebuError,
     TimeoutError,
 )
@@ -65,6 +68,8 @@ app = typer.Typer(
 )
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
+app.command()(sql)
+app.add_typer(warehouse, name="warehouse")
 app.add_typer(keys, name="keys")
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")

@@ -67,6 +67,27 @@ class Rows:
         return pd.DataFrame(list(self))
 
 
+class Answer:
+    """The rows of a statement, asked for when they are looked at."""
+
+    def __init__(self, client: Rebu, statement: str) -> None:
+        self._client = client
+        self._statement = statement
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from self._client.ask_sql(self._statement, "json").json()["items"]
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as an Arrow table."""
+        import pyarrow as pa
+
+        return pa.ipc.open_stream(self._client.ask_sql(self._statement, "arrow").content).read_all()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All rows as a data frame."""
+        return self.to_arrow().to_pandas()
+
+
 class Rebu:
     """A platform at `url`, asked with `key`.
 
@@ -146,6 +167,15 @@ class Rebu:
         """A message with its link and the other rides it may be about. Raises RebuError 404 for an unknown one."""
         found: dict[str, Any] = self.get(f"/v1/messages/{quoted(message_id)}")
         return found
+
+    def sql(self, statement: str) -> Answer:
+        """The rows of one statement that reads, over the warehouse. Looking at them raises RebuError for a bad one."""
+        return Answer(self, statement)
+
+    def ask_sql(self, statement: str, form: str) -> httpx.Response:
+        """The answer to a statement in a format: json, csv, parquet or arrow. Raises RebuError."""
+        body = json.dumps({"sql": statement, "format": form}).encode()
+        return self.send("POST", "/v1/sql", content=body, headers={"Content-Type": "application/json"})
 
     def export(self, user_id: str, file: BinaryIO) -> int:
         """Write everything about a person to a file, a JSON object a line; how many bytes. Asks with the admin key.

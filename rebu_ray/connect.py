@@ -28,3 +28,14 @@ def client(url: str | None, key: str | None, data_dir: str | None, timeout: floa
     running = find(settings.data_dir)
     own = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
     return Rebu(running.url, key or own.admin, timeout)
+
+
+def running_here(url: str | None, data_dir: str | None) -> bool:
+    """Whether `client` would find a platform: one that is named, or one that runs on the data dir."""
+    if url or (not data_dir and config.client_url()):
+        return True
+    try:
+        find(config.load(data_dir=data_dir).data_dir)
+    except NotRunning:
+        return False
+    return True

@@ -77,6 +77,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a sender is suspended at first; as long as it stays bad each time twice as long, up to a minute."""
     read_wait_seconds: float = 5.0
     """How long a read waits for its `min_position`."""
+    warehouse: str = ""
+    """The file of the analytics database; empty: DATA_DIR/warehouse.duckdb."""
+    warehouse_seconds: float = 300.0
+    """How often the platform loads the warehouse by itself, where there is anything new; 0: only when it is told."""
+    sql_seconds: float = 30.0
+    """How long a statement of `/v1/sql` may take."""
+    sql_rows: int = 100_000
+    """How many rows a statement answers with at most; there are more where `truncated` is true."""
+    sql_bytes: int = 512 * 1024 * 1024
+    """How much memory a statement may take."""
 
     holidays: str = ""
     """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""
@@ -96,6 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def lake(self) -> str:
         """Where the lake is."""
         return self.lake_uri or str(Path(self.data_dir) / "lake")
+
+    @property
+    def warehouse_file(self) -> Path:
+        """Where the analytics database is."""
+        return Path(self.warehouse or Path(self.data_dir) / "warehouse.duckdb").expanduser().absolute()
 
 
 def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
@@ -123,11 +138,21 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("breaker_share", 0, 1),
         ("breaker_records", 1, 1_000_000_000),
         ("rate_limit", 0, 1_000_000_000),
+        ("warehouse_seconds", 0, 1_000_000_000),
+        ("sql_rows", 1, 10_000_000),
     ):
         if not low <= getattr(settings, name) <= high:
             raise SettingsError(f"{name} is {getattr(settings, name)}: it must be between {low} and {high}")
     positive = ("flush_seconds", "hot_days", "read_wait_seconds", "flush_bytes", "queue_bytes", "inflight_bytes")
-    for name in (*positive, "lease_seconds", "breaker_seconds", "appdb_poll_seconds", "appdb_overlap_seconds"):
+    for name in (
+        *positive,
+        "sql_seconds",
+        "sql_bytes",
+        "lease_seconds",
+        "breaker_seconds",
+        "appdb_poll_seconds",
+        "appdb_overlap_seconds",
+    ):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")

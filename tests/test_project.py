@@ -33,9 +33,10 @@ DOWN = {
     "letters": {"client", "connect"},
     "reindexing": {"client", "ingest"},
     "scaling": {"client", "connect"},
+    "analytics": {"client", "connect", "ingest", "platform"},
     "cli": {
-        *("access", "client", "connect", "demo", "ingest", "keyring", "letters", "platform", "process", "reindexing"),
-        *("scaling", "shipping", "simulate", "store"),
+        *("access", "analytics", "client", "connect", "demo", "ingest", "keyring", "letters", "platform", "process"),
+        *("reindexing", "scaling", "shipping", "simulate", "store"),
     },
 }
 """What each phase may import, besides itself and the shared vocabulary. The vocabulary is every other module."""

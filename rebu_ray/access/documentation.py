@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from rebu_ray.access.ride_formats import MEDIA_TYPES
 from rebu_ray.access.schemas import SCHEMAS, reference
+from rebu_ray.access.sql_formats import MEDIA_TYPES as SQL_TYPES
 from rebu_ray.access.stats import MOST_DAYS, MOST_FORECAST_DAYS
 from rebu_ray.ingest.http import LOG_SOURCES, SEGMENT_CALLS
 from rebu_ray.process.quality import STATUSES
@@ -172,6 +173,7 @@ def openapi() -> dict[str, Any]:
             }
         }
     paths |= _rides(user, paging)
+    paths |= _warehouse()
     paths["/v1/deadletters"] = {
         "get": {
             "summary": "Refused records with their reasons (admin)",
@@ -298,6 +300,36 @@ def _rides(user: dict[str, Any], paging: list[dict[str, Any]]) -> dict[str, Any]
     return {
         path: {"get": {"summary": summary, "parameters": parameters, "responses": responses}}
         for path, (summary, parameters, responses) in operations.items()
+    }
+
+
+def _warehouse() -> dict[str, Any]:
+    """The paths about the analytics database."""
+    media = [("200", "its rows", kind) for kind in SQL_TYPES.values()]
+    rebuild = _parameter("rebuild", "query", "make every table anew", {"type": "boolean"})
+    return {
+        "/v1/sql": {
+            "post": {
+                "summary": "One statement that reads, over the warehouse",
+                "requestBody": {"required": True, "content": {_JSON: {"schema": reference("Statement")}}},
+                "responses": _answers(*media, errors=(400, 401, 403, 413, 503), schema="Selected"),
+            }
+        },
+        "/v1/admin/warehouse/load": {
+            "post": {
+                "summary": "Bring the warehouse up to date (admin)",
+                "parameters": [rebuild],
+                "responses": _answers(
+                    ("200", "what is in it", _JSON), errors=(400, 401, 403, 409, 503), schema="Warehouse"
+                ),
+            }
+        },
+        "/v1/admin/warehouse/verify": {
+            "get": {
+                "summary": "Compare the warehouse with its sources (admin)",
+                "responses": _answers(("200", "day by day", _JSON), errors=(400, 401, 403, 503), schema="Compared"),
+            }
+        },
     }
 
 

@@ -35,8 +35,10 @@ from rebu_ray.access import (
     rides,
     rides_table,
     rights,
+    sql,
     stats,
     users,
+    warehouse,
 )
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
@@ -85,6 +87,14 @@ class Backends:
         self.intake = Intake(self.shards.routing, self.shards.append)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
 
+        statements = serve.get_deployment_handle("SqlReader", app_name=serve.get_replica_context().app_name)
+
+        async def run_sql(*args: Any) -> sql.Answer:
+            answer: sql.Answer = await statements.run.remote(*args)
+            return answer
+
+        self.run_sql = run_sql
+
         async def ride_page(*args: Any) -> cold.RidePage:
             found: cold.RidePage = await reader.rides.remote(*args)
             return found
@@ -127,6 +137,8 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             *replay.routes(keys, lambda: backends.histories, lambda: backends.intake, backends.ask),
             *audit.routes(keys, backends.ask),
             *rights.erasing(keys, lambda: backends.histories, backends.ask),
+            *sql.routes(keys, lambda: backends.run_sql),
+            *warehouse.routes(keys, backends.ask),
             *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
             *documentation.routes(),
         ],
@@ -186,7 +198,9 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         },
         graceful_shutdown_timeout_s=5,
     )
-    bound: serve.Application = gateway.bind(cold.deployment(settings.lake, settings.max_replicas))
+    bound: serve.Application = gateway.bind(
+        cold.deployment(settings.lake, settings.max_replicas), sql.deployment(settings)
+    )
     return bound
 
 

@@ -95,6 +95,10 @@ REQUESTS: Final[Schema] = {
             _said(resource=_OBJECT, scopeLogs=_list(_said(logRecords=_list(_said(body=_said(stringValue=_TEXT))))))
         )
     ),
+    "Statement": {
+        **_object({"format": _one_of("json", "csv", "parquet", "arrow")}, sql=_TEXT),
+        "additionalProperties": False,
+    },
     "Replay": _said(
         source={"anyOf": [_TEXT, _list(_TEXT)]},
         ids={"anyOf": [_TEXT, _list(_TEXT)]},
@@ -278,6 +282,25 @@ ANSWERS: Final[Schema] = {
     "Flushed": _object(success={"const": True}, segments=_COUNT),
     "Done": _object(success={"const": True}),
     "Backfilled": _object(rides=_COUNT, messages=_COUNT, changed=_COUNT),
+    "Selected": _object(items=_list(_OBJECT), truncated=_TRUTH),
+    "Warehouse": _object(
+        path=_TEXT,
+        changed=_TRUTH,
+        rebuilt=_TRUTH,
+        rides=_COUNT,
+        messages=_COUNT,
+        users=_COUNT,
+        drivers=_COUNT,
+        events=_COUNT,
+        seconds=_NUMBER,
+        notes=_list(_TEXT),
+    ),
+    "Compared": _object(
+        equal=_TRUTH,
+        days=_list(_object(table=_TEXT, date=_or_null(_TEXT), source_rows=_COUNT, warehouse_rows=_COUNT, equal=_TRUTH)),
+        rules=_list(_TEXT),
+        examples=_OBJECT,
+    ),
     "Verified": _object(equal=_TRUTH, partitions=_list(_object(partition=_COUNT, equal=_TRUTH))),
 }
 """What is answered."""

@@ -14,12 +14,14 @@ from ray.actor import ActorHandle
 
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
+from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.forecasts import Forecasts, ray_rides
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
+from rebu_ray.ingest.warehousing import Warehousing
 from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Auditor, Findings, Held
@@ -28,6 +30,8 @@ from rebu_ray.store.journal import JournalError, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.tombstones import secret_of
+from rebu_ray.store.warehouse import Loaded
+from rebu_ray.store.warehouse.verify import Verdict
 
 log = logging.getLogger("rebu.coordinator")
 
@@ -46,7 +50,10 @@ class Coordinator:
         layout = open_layout(settings.lake, settings.partitions)
         self._layout = layout
         self._placement = placement = Placement(settings, layout.partitions, self._check_index)
-        self._erasures = Erasures(settings, layout.partitions, lambda: placement.shards, placement.still)
+        self._warehousing = Warehousing(settings, self._gather)
+        self._erasures = Erasures(
+            settings, layout.partitions, lambda: placement.shards, placement.still, self._warehousing.forget
+        )
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
         self._suspensions = Suspensions()
@@ -82,6 +89,7 @@ class Coordinator:
         routing = await self._placement.begin()
         self._erasures.resume()
         self._forecasts.resume()
+        self._warehousing.begin()
         return routing
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
@@ -103,6 +111,7 @@ class Coordinator:
             **self._placement.status(),
             "suspended": self._suspensions.summary(_now()),
             "erasures": self._erasures.summary(),
+            "warehouse": self._warehousing.status(),
         }
 
     async def flush(self) -> int:
@@ -148,6 +157,24 @@ class Coordinator:
             routing, shards = await self.routing(), self._placement.shards
             return await recomputation.backfill(routing, shards, self._settings.lake, self._flush)
 
+    async def _gather(self) -> list[str]:
+        """Have everything that is acknowledged, computed and moved to the lake; what a person should know of it."""
+        notes = await appdb.awaited()
+        async with self._placement.still.hold():
+            await recomputation.settled(self._placement.shards)
+            await self._flush()
+        return notes
+
+    async def load_warehouse(self, rebuild: bool) -> Loaded:
+        """Bring the warehouse up to what is acknowledged. Raises WarehouseError, LakeError, OSError, TimeoutError."""
+        await self.routing()
+        return await self._warehousing.load(rebuild)
+
+    async def verify_warehouse(self) -> Verdict:
+        """Compare the warehouse with its sources. Raises as `load_warehouse`."""
+        await self.routing()
+        return await self._warehousing.verify()
+
     async def erase(self, user_id: str, asked_by: str) -> dict[str, Any]:
         """Erase a person: see `Erasures.erase`."""
         await self.routing()
@@ -165,6 +192,7 @@ class Coordinator:
         """Stop the shards in good order."""
         self._erasures.close()
         self._forecasts.close()
+        self._warehousing.close()
         await self._placement.stop()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,7 @@ from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import FOLDER, Names
+from rebu_ray.store.warehouse import WarehouseError
 
 log = logging.getLogger("rebu.erasure")
 
@@ -53,9 +54,18 @@ class Erasures:
     """All erasures of a platform, on the loop of its coordinator."""
 
     def __init__(
-        self, settings: Settings, partitions: int, shards: Callable[[], Sequence[Any]], still: Standstill | None = None
+        self,
+        settings: Settings,
+        partitions: int,
+        shards: Callable[[], Sequence[Any]],
+        still: Standstill | None = None,
+        scrubbed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`shards` are the actors as they are now; none moves anything while `still` is held. Raises TombstoneError."""
+        """`shards` are the actors as they are now; none moves anything while `still` is held.
+
+        `scrubbed` has what was made from the lake made anew: it may raise WarehouseError. Raises TombstoneError.
+        """
+        self._scrubbed = scrubbed
         self._still = still or Standstill()
         self._partitions = partitions
         self._shards = shards
@@ -162,7 +172,7 @@ class Erasures:
             try:
                 async with self._still.hold():  # a partition that moved between shards might be scrubbed by neither
                     await self._complete_now()
-            except (ray.exceptions.RayError, OSError, LakeError, TimeoutError, *UNAVAILABLE) as error:
+            except (ray.exceptions.RayError, OSError, LakeError, WarehouseError, TimeoutError, *UNAVAILABLE) as error:
                 log.warning("an erasure is tried again in a moment: %s", type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -174,6 +184,8 @@ class Erasures:
             ready = dict(self._pending)
             await asyncio.gather(*(shard.forget.remote() for shard in self._shards()))
         await asyncio.gather(*(shard.scrub.remote() for shard in self._shards()))
+        if ready and self._scrubbed is not None:
+            await self._scrubbed()
         for person, pending in ready.items():
             # What was under way when the shards were told has arrived by now.
             await asyncio.to_thread(self._clean, pending.names or Names(pending.user_id))

@@ -73,7 +73,7 @@ async def backfill(
 async def _recompute(
     routing: Routing, shards: Shards, lake_uri: str, flush: Callable[[], Awaitable[int]], wanted: list[int]
 ) -> list[Full]:
-    await _settled(shards)
+    await settled(shards)
     await flush()
     crossings = [crossing_task.remote(lake_uri, partition) for partition in range(routing.partitions)]
     limit = asyncio.Semaphore(AT_ONCE)
@@ -86,7 +86,7 @@ async def _recompute(
     return await asyncio.gather(*map(one, wanted))
 
 
-async def _settled(shards: Shards) -> None:
+async def settled(shards: Shards) -> None:
     """Wait until everything that was written before is computed. Raises TimeoutError."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while True:

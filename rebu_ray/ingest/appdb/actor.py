@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from typing import Any, Final
 
 import ray
@@ -23,6 +24,9 @@ log = logging.getLogger("rebu.appdb")
 
 APPDB: Final = "rebu-appdb"
 """The name under which the actor is found."""
+REST_SECONDS: Final = 30.0
+"""How long to wait for what the database has by now."""
+REST_LOOK_SECONDS: Final = 0.05
 
 
 class AppDatabasePuller:
@@ -46,6 +50,15 @@ class AppDatabasePuller:
         if self._failure:
             state |= {"connected": False, "detail": self._failure}
         return {**state, "pid": os.getpid()}
+
+    def rest(self, seconds: float) -> bool:
+        """Wait until all that is in the database by now has been handed on, or for so long; whether it has."""
+        asked = time.monotonic()
+        while time.monotonic() < asked + seconds:
+            if self._puller is not None and self._puller.has_rested(asked):
+                return True
+            time.sleep(REST_LOOK_SECONDS)
+        return False
 
     def stop(self) -> None:
         """Stop pulling. What was under way is pulled again next time."""
@@ -118,3 +131,16 @@ async def status() -> dict[str, Any] | None:
     except (ray.exceptions.RayActorError, TimeoutError) as error:
         return {"connected": False, "detail": f"the puller is being restarted ({type(error).__name__})", "tables": {}}
     return state
+
+
+async def awaited() -> list[str]:
+    """Wait until what is in the application database by now has been pulled; what is amiss, where it has not been."""
+    try:
+        found: Any = await asyncio.to_thread(ray.get_actor, APPDB, NAMESPACE)
+    except ValueError:  # there is no puller
+        return []
+    try:
+        rested: bool = await found.rest.remote(REST_SECONDS)
+    except ray.exceptions.RayActorError as error:
+        return [f"the application database is not being read at the moment ({type(error).__name__})"]
+    return [] if rested else ["the application database is away, or has more that is not read yet: see `rebu status`"]

@@ -68,6 +68,7 @@ class Puller:
         self._connected = False
         self._detail = "not connected yet"
         self._round_at: float | None = None
+        self._rested_at = -1.0
 
     async def run(self) -> None:
         """Pull for ever; ends when it is cancelled."""
@@ -86,6 +87,7 @@ class Puller:
 
     async def pull(self) -> bool:
         """One round; whether more waits to be read at once. Raises Away, or OSError where the cursor cannot be kept."""
+        begun = time.monotonic()
         if not self._tables:
             self._tables = {source: await self._ask(self._open, source) for source in TABLES}
         try:
@@ -105,7 +107,13 @@ class Puller:
         if not self._connected:
             log.info("the application database is connected")
         self._connected, self._detail, self._round_at = True, "", time.monotonic()
+        if not more and all(table.at_rest(self._round_at) for table in self._tables.values()):
+            self._rested_at = begun
         return more
+
+    def has_rested(self, since: float) -> bool:
+        """Whether a round that began after a time (monotonic) left nothing that is known to be unread."""
+        return self._rested_at >= since
 
     def status(self) -> dict[str, Any]:
         """The state, as JSON can say it."""

@@ -123,6 +123,14 @@ class Reading:
         self.sweep = Schedule(pace.sweep_seconds, pace)
         self.sweeping: Sweep | None = None
 
+    def at_rest(self, now: float) -> bool:
+        """Whether everything has been read, as far as it is known that there is something to read."""
+        if self.shape is None:
+            return True
+        late = self.shape.has_xmin and self.late.wanted
+        waits = late or self.count.wanted or self.sweeping is not None or self.sweep.due(now)
+        return self.saved.loaded and not waits
+
     def save(self) -> None:
         """Make it durable how far this has come."""
         self.saved.ledger = self.ledger.state()

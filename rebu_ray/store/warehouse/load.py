@@ -217,8 +217,8 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 def _note(connection: Connection, found: Loaded, begun: float) -> None:
     connection.execute(
-        "INSERT INTO meta.loads SELECT coalesce(max(load_id), 0) + 1, make_timestamp_ms($start), make_timestamp_ms($end), "
-        "$rebuilt, $rides, $messages, $users, $drivers, $events, $notes FROM meta.loads",
+        "INSERT INTO meta.loads SELECT coalesce(max(load_id), 0) + 1, make_timestamp_ms($start), "
+        "make_timestamp_ms($end), $rebuilt, $rides, $messages, $users, $drivers, $events, $notes FROM meta.loads",
         {
             "start": round((time.time() - (time.monotonic() - begun)) * 1000),
             "end": time.time_ns() // 1_000_000,

@@ -73,7 +73,8 @@ RIDE_COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
 MESSAGE_SHAPE: Final = """{
     "channel": "VARCHAR", "direction": "VARCHAR", "sent_at": "TIMESTAMP", "subject": "VARCHAR", "body": "VARCHAR",
     "user_id": "VARCHAR", "thread_id": "VARCHAR",
-    "link": {"status": "VARCHAR", "ride_id": "VARCHAR", "confidence": "DOUBLE", "reasons": "JSON", "candidates": "JSON"},
+    "link": {"status": "VARCHAR", "ride_id": "VARCHAR", "confidence": "DOUBLE", "reasons": "JSON",
+        "candidates": "JSON"},
     "version": "BIGINT", "known_at": "TIMESTAMP", "computed_at": "TIMESTAMP"
 }"""
 MESSAGE_COLUMNS: Final[Mapping[str, tuple[str, str]]] = {

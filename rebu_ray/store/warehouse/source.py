@@ -108,12 +108,12 @@ def _settle(connection: Connection, source: Source, notes: list[str], anew: bool
     arrived = connection.execute(
         "SELECT sum(rows) FROM arrived WHERE source = $source", {"source": str(source)}
     ).fetchone()
-    for field in columns.keys() - types.keys():
-        if arrived is not None and arrived[0]:
-            notes.append(
-                f"{source}.{field} is in none of {arrived[0]:,} new rows: if it was removed from the source, "
-                f"{TABLE_OF[source]}.{columns[field].column} is kept, null from now on"
-            )
+    if arrived is not None and arrived[0]:
+        notes += [
+            f"{source}.{field} is in none of {arrived[0]:,} new rows: if it was removed from the source, "
+            f"{TABLE_OF[source]}.{columns[field].column} is kept, null from now on"
+            for field in sorted(columns.keys() - types.keys())
+        ]
     for field, seen in types.items():
         columns[field] = _column(connection, source, field, seen, columns.get(field), notes)
     return list(columns.values())
@@ -150,8 +150,8 @@ def _column(
         example = next(one.example for one in seen if _FAMILY.get(one.type, "VARCHAR") != before.type)
         raise SchemaChange(
             f"{source}.{field} was {before.type} and now has values of type {kind} (see {KEY_OF[source]} "
-            f"{example!r}): nothing was loaded. Give the column its type back or another name in the source, or take it "
-            "as it is with `rebu warehouse load --rebuild`, which makes every table anew"
+            f"{example!r}): nothing was loaded. Give the column its type back or another name in the source, or take "
+            "it as it is with `rebu warehouse load --rebuild`, which makes every table anew"
         )
     connection.execute(f"ALTER TABLE {table} ALTER {quoted(before.column)} TYPE {kind}")
     connection.execute("UPDATE meta.columns SET type = ? WHERE source = ? AND field = ?", [kind, str(source), field])

@@ -11,11 +11,12 @@ from typing import Any, Final
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rebu_ray.records import Source
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.tombstones import Tombstones
-from rebu_ray.store.warehouse.schema import KEY_OF, TABLE_OF, WarehouseError, text
+from rebu_ray.store.warehouse.schema import KEY_OF, KINDS, TABLE_OF, WarehouseError, pointer, text
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
 FIELDS: Final[Mapping[Source, tuple[str, ...]]] = {
@@ -57,10 +58,20 @@ class Verdict(msgspec.Struct):
     """By table, keys of rows that differ."""
 
 
+ROWS: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("kind", "name", "id")),
+        *((name, pa.int64()) for name in ("event_time", "received_at")),
+        ("body", pa.string()),
+    ]
+)
+"""Rows of the source, as records have them."""
+
+
 def verify(
-    path: Path, truth: Mapping[Source, Iterable[pa.Table]], lake: Lake, partitions: int, tombstones: Tombstones
+    path: Path, truth: Iterable[pa.Table] | None, lake: Lake, partitions: int, tombstones: Tombstones
 ) -> Verdict:
-    """Compare the published warehouse with rows of the source, given as tables of key, `FIELDS` and `TIME` (ms).
+    """Compare the published warehouse with rows of the source (`ROWS`), where none are given with those in the lake.
 
     Events are compared with the lake. Raises WarehouseError where there is no warehouse.
     """
@@ -68,8 +79,9 @@ def verify(
     examples: dict[str, list[str]] = {}
     try:
         with opened(path) as connection:
-            for source, tables in truth.items():
-                _gather(connection, source, tables)
+            _gather(connection, lake_rows(lake, partitions, tombstones) if truth is None else truth)
+            for source in KINDS:
+                _choose(connection, source)
                 days += _days(connection, source)
                 if differing := _differing(connection, source):
                     examples[str(source)] = differing
@@ -85,32 +97,65 @@ def opened(path: Path) -> Iterator[Connection]:
     """A connection with the published warehouse attached as `w`, to read."""
     if not path.exists():
         raise WarehouseError(f"there is no warehouse at {path} yet: `rebu warehouse load` makes it")
-    with duckdb.connect(":memory:", config={"memory_limit": "1GB", "threads": 2}) as connection:
+    config: dict[str, str | int] = {"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
+    with duckdb.connect(":memory:", config=config) as connection:
         connection.execute(f"ATTACH {text(str(path))} AS w (READ_ONLY)")
         yield connection
 
 
-def _gather(connection: Connection, source: Source, tables: Iterable[pa.Table]) -> None:
-    key, time = KEY_OF[source], TIME[source]
-    connection.execute("CREATE OR REPLACE TABLE truth (key VARCHAR, day DATE, sum UBIGINT)")
+def lake_rows(lake: Lake, partitions: int, tombstones: Tombstones) -> Iterator[pa.Table]:
+    """Every version of every row that the lake has, as `ROWS`, and what says which of them is the newest."""
+    kinds = pa.array([str(kind) for kind in KINDS.values()])
+    for partition in range(partitions):
+        for file in lake.manifest(partition).files:
+            with lake.open(partition, file) as parquet:
+                for number in range(parquet.num_row_groups):
+                    if pc.any(pc.is_in(parquet.read_row_group(number, columns=["kind"])["kind"], kinds)).as_py():
+                        rows = parquet.read_row_group(number, columns=[*ROWS.names, "key", "user_id"])
+                        rows = rows.filter(pc.is_in(rows["kind"], kinds))
+                        yield rows.filter(pa.array(~tombstones.dead(rows))).select(ROWS.names).cast(ROWS)
+
+
+def _gather(connection: Connection, tables: Iterable[pa.Table]) -> None:
+    connection.execute(
+        "CREATE TABLE said (kind VARCHAR, key VARCHAR, id VARCHAR, version_at TIMESTAMP, received_at BIGINT, "
+        "deleted BOOLEAN, moment TIMESTAMP, sum UBIGINT)"
+    )
+    sums = " ".join(
+        f"WHEN {text(str(kind))} THEN hash(name, {_said(FIELDS[source])}, make_timestamp_ms(event_time))"
+        for source, kind in KINDS.items()
+    )
     for rows in tables:
         connection.register("chunk", rows)
         connection.execute(
-            f"INSERT INTO truth SELECT {key}, {_moment(time)}::DATE, {_checksum(source, _moment(time))} FROM chunk"
+            f"""
+            INSERT INTO said SELECT kind, name, id, coalesce(
+                    TRY_CAST(json_extract_string(body, '/updated_at') AS TIMESTAMP), make_timestamp_ms(received_at)),
+                received_at, coalesce(json_extract(body, '/deleted') = 'true', false),
+                make_timestamp_ms(event_time), CASE kind {sums} END FROM chunk
+            """
         )
+
+
+def _said(fields: Iterable[str]) -> str:
+    return ", ".join(f"json_extract_string(body, {text(pointer(field))})" for field in fields)
+
+
+def _choose(connection: Connection, source: Source) -> None:
+    key, time = KEY_OF[source], TIME[source]
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TABLE truth AS SELECT key, moment::DATE AS day, sum FROM (
+            SELECT * FROM said WHERE kind = {text(str(KINDS[source]))}
+            QUALIFY row_number() OVER (PARTITION BY key ORDER BY version_at DESC, received_at DESC, id DESC) = 1
+        ) WHERE NOT deleted
+        """
+    )
     where = "WHERE is_current" if source in (Source.USERS, Source.DRIVERS) else ""
     connection.execute(
         f"CREATE OR REPLACE TABLE held AS SELECT {key} AS key, {time}::DATE AS day, "
-        f"{_checksum(source, time)} AS sum FROM w.{TABLE_OF[source]} {where}"
+        f"hash({key}, {', '.join(FIELDS[source])}, {time}) AS sum FROM w.{TABLE_OF[source]} {where}"
     )
-
-
-def _moment(column: str) -> str:
-    return f"make_timestamp_ms({column})"
-
-
-def _checksum(source: Source, time: str) -> str:
-    return f"hash({KEY_OF[source]}, {', '.join(FIELDS[source])}, {time})"
 
 
 def _days(connection: Connection, source: Source) -> list[Day]:
