@@ -33,7 +33,7 @@ def load(
 ) -> None:
     """Load what is new, or everything where there is no warehouse yet. Safe to interrupt and to run again.
 
-    A platform that runs moves what it has acknowledged to the lake first. Where none runs, the data dir's lake is loaded.
+    A platform that runs moves what it has acknowledged to the lake first. Where none runs, the lake is loaded as it is.
 
     Example: rebu warehouse load --data-dir ./data
     """

@@ -66,7 +66,7 @@ def load(
     begun = time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + NEW)
-    with _alone(path):
+    with alone(path):
         step("copy")
         clear(new)
         anew = rebuild or not path.exists()
@@ -246,7 +246,7 @@ def _open(path: Path) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """One load at a time. Whoever is killed lets go."""
     with open(path.with_name(path.name + ".lock"), "ab") as file:
         try:
