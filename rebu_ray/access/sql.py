@@ -27,6 +27,7 @@ from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
+from rebu_ray.store.warehouse.schema import quoted
 
 log = logging.getLogger("rebu.sql")
 
@@ -103,7 +104,7 @@ class SqlReader:
         rows = size = 0
         truncated = False
         try:
-            reader = cursor.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            reader = _exact(cursor.sql(sql)).to_arrow_reader(_BATCH_ROWS)
             for batch in reader:
                 found.append(batch.slice(0, settings.sql_rows - rows))
                 rows, size = rows + batch.num_rows, size + batch.nbytes
@@ -194,6 +195,19 @@ def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise Refused(
             400, "sql_not_allowed", f"{kind} is not allowed: send SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW or EXPLAIN"
         )
+
+
+def _exact(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same rows, with integers of 128 bits (sums are such) as decimals: Arrow would make floats of them."""
+    kinds = [str(kind) for kind in rows.types]
+    if not {"HUGEINT", "UHUGEINT"}.intersection(kinds):
+        return rows
+    return rows.project(
+        ", ".join(
+            f"CAST(#{n} AS DECIMAL(38, 0)) AS {quoted(name)}" if kind in ("HUGEINT", "UHUGEINT") else f"#{n}"
+            for n, (name, kind) in enumerate(zip(rows.columns, kinds, strict=True), 1)
+        )
+    )
 
 
 def _said(error: Exception) -> str:

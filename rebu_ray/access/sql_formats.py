@@ -26,7 +26,8 @@ MEDIA_TYPES: Final = {
 
 def encoded(form: str, schema: pa.Schema, batches: Sequence[pa.RecordBatch], truncated: bool) -> bytes:
     """Rows in a format. Columns of one name get numbers; JSON says whether there are more rows."""
-    table = pa.Table.from_batches(batches, schema).rename_columns(_distinct(schema.names))
+    table = pa.Table.from_batches(batches, schema)
+    table = pa.table([_integers(column) for column in table.columns], names=_distinct(schema.names))
     if form == "json":
         items = [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
         return msgspec.json.encode({"items": items, "truncated": truncated})
@@ -51,7 +52,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() and abs(value) < 2**63 else float(value)
+        return plain(int(value)) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime):
         text = value.isoformat(timespec="milliseconds" if value.microsecond % 1000 == 0 else "microseconds")
         return f"{text}Z" if value.tzinfo is None else text.replace("+00:00", "Z")
@@ -68,6 +69,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return str(value)
+
+
+def _integers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals without places as integers, where 64 bits hold all of them."""
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return column
+    return column
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -172,8 +172,11 @@ def _changed(platform: Running, application: Application, path: Path) -> None:
     assert {r["ride_id"] for r in rows(path, "FROM fact_ride")} == {*(f"r{n}" for n in range(200)), "late"} - {"r5"}
     versions = rows(path, "SELECT name, is_current FROM dim_driver WHERE driver_id = 'd1' ORDER BY valid_from")
     assert [tuple(v.values()) for v in versions] == [("Driver 1", False), ("Driver 1 again", True)]
-    named = rows(path, "SELECT DISTINCT name, requested_at >= '2026-03-01 08:30:00' AS later FROM fact_ride "
-                       "JOIN dim_driver USING (driver_key) WHERE fact_ride.driver_id = 'd1' ORDER BY later")  # fmt: skip
+    named = rows(
+        path,
+        "SELECT DISTINCT name, requested_at >= '2026-03-01 08:30:00' AS later FROM fact_ride "
+        "JOIN dim_driver USING (driver_key) WHERE fact_ride.driver_id = 'd1' ORDER BY later",
+    )
     assert [tuple(v.values()) for v in named] == [("Driver 1", False), ("Driver 1 again", True)]
     done = rebu("warehouse", "verify", "--data-dir", platform.data_dir)
     assert done.returncode == 0, done.stdout + done.stderr
