@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every benchmark, one after the other, some fifteen minutes on two cores. The numbers go to artefacts/benchmarks/*.json,
+# Every benchmark, one after the other, some twenty minutes on two cores. The numbers go to artefacts/benchmarks/*.json,
 # or to the folder that is named. A benchmark that fails or takes longer than ten minutes does not stop the others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -21,6 +21,7 @@ ask history-tuned history --peer tuned
 ask index_memory index_memory
 ask backfill backfill --rounds 2
 ask incremental incremental --rounds 3
+ask warehouse warehouse --rounds 2
 ask matching matching
 ask serve_proxy serve_proxy
 ask forecast forecast

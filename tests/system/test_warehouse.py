@@ -145,9 +145,8 @@ def _asked(platform: Running, client: Rebu) -> None:
     here = ("--data-dir", platform.data_dir)
     done = rebu("sql", "SELECT ride_id FROM fact_ride ORDER BY ride_id", *here)
     assert done.returncode == 0
-    assert [json.loads(line)["ride_id"] for line in done.stdout.splitlines()] == sorted(f"r{n}" for n in range(200))[
-        :150
-    ]
+    wanted = sorted(f"r{number}" for number in range(200))[:150]
+    assert [json.loads(line)["ride_id"] for line in done.stdout.splitlines()] == wanted
     assert "more rows" in done.stderr
     out = platform.data_dir.with_name("rows.parquet")
     assert rebu("sql", "FROM dim_user", "-o", out, *here).returncode == 0
