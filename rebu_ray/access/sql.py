@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import threading
-import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,6 +25,7 @@ from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
+from rebu_ray.store.warehouse.published import opened
 from rebu_ray.store.warehouse.schema import quoted
 
 log = logging.getLogger("rebu.sql")
@@ -150,17 +149,11 @@ class SqlReader:
 
 
 def _opened(path: Path, memory: int) -> duckdb.DuckDBPyConnection:
-    """A connection to a file that may be replaced: by a name of its own, since DuckDB knows open files by theirs."""
-    alias = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """A connection with nothing but the published file in reach."""
     try:
-        try:
-            os.link(path, alias)
-        except PermissionError:  # a disk without links
-            shutil.copyfile(path, alias)
-        return duckdb.connect(
-            str(alias),
-            read_only=True,
-            config={
+        return opened(
+            path,
+            {
                 "enable_external_access": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -176,8 +169,6 @@ def _opened(path: Path, memory: int) -> duckdb.DuckDBPyConnection:
         raise Refused(
             503, "warehouse_unavailable", f"the warehouse cannot be opened, does somebody write to it? {_said(error)}"
         ) from error
-    finally:
-        alias.unlink(missing_ok=True)
 
 
 def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:

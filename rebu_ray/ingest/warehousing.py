@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from rebu_ray.ingest.appdb.database import Away, Database, Position, Unreadable, position
 from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.erasing import store_of
-from rebu_ray.records import Record
+from rebu_ray.ingest.identity import stream_of
+from rebu_ray.records import Kind, Record
 from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.layout import open_layout
@@ -50,15 +52,21 @@ def verify_warehouse(settings: Settings) -> Verdict:
     layout = open_layout(settings.lake, settings.partitions)
     stones = store_of(settings).load()
     path, lake = settings.warehouse_file, Lake(settings.lake)
-    if not settings.appdb_url:
-        return verify(path, None, lake, layout.partitions, stones)
-    database = Database(settings.appdb_url)
+    database = Database(settings.appdb_url) if settings.appdb_url else None
     try:
-        return verify(path, _database_rows(database, stones.dead), lake, layout.partitions, stones)
+        for attempt in range(LOOKS):
+            truth = None if database is None else _database_rows(database, stones.dead)
+            try:
+                return verify(path, truth, lake, layout.partitions, stones)
+            except FileNotFoundError:  # a file of the lake was merged into another one
+                if attempt + 1 == LOOKS:
+                    raise
     except (Away, Unreadable) as error:
         raise WarehouseError(f"the application database cannot be read: {error}") from error
     finally:
-        database.close()
+        if database is not None:
+            database.close()
+    raise AssertionError("the last attempt returns or raises")
 
 
 def with_secret(settings: Settings) -> Settings:
@@ -80,10 +88,18 @@ def _database_rows(database: Database, dead: Callable[[pa.Table], Any]) -> Itera
             records = [record for record in made if isinstance(record, Record)]
             if records:
                 rows = _arrow(records)
-                yield rows.filter(pa.array(~dead(rows))).select(ROWS.names)
+                alive = rows.filter(pa.array(~dead(rows))).select(ROWS.names)
+                yield alive if shape.version else _untimed(alive)
             if len(page) < CHUNK_ROWS:
                 break
             after = position(shape.keys, page[-1])
+
+
+def _untimed(rows: pa.Table) -> pa.Table:
+    """People whose table does not say when they changed: the time of a record is that of its receipt then."""
+    at = rows.schema.get_field_index("event_time")
+    dated = pc.is_in(rows["kind"], value_set=pa.array([str(Kind.RIDE), str(Kind.MESSAGE)]))
+    return rows.set_column(at, "event_time", pc.if_else(dated, rows["event_time"], pa.scalar(None, pa.int64())))
 
 
 def _arrow(records: list[Record]) -> pa.Table:
@@ -94,7 +110,7 @@ def _arrow(records: list[Record]) -> pa.Table:
     }
     rows = pa.table([columns[name] for name in ROWS.names], schema=ROWS)
     users = [r.user_id for r in records]
-    keys = [f"v:{r.name}" if r.user_id is None else f"u:{r.user_id}" for r in records]
+    keys = [stream_of(r) for r in records]
     return rows.append_column("key", pa.array(keys, pa.string())).append_column("user_id", pa.array(users, pa.string()))
 
 

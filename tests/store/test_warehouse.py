@@ -341,7 +341,7 @@ def test_a_load_that_is_killed_at_any_step_leaves_what_was_and_the_next_one_make
         if step == "published":
             break
         assert contents(house) == before
-    assert {"copy", "columns", "dimensions", "progress", "checkpoint", "publish", "published"} <= set(seen)
+    assert {"look", "copy", "columns", "dimensions", "progress", "checkpoint", "publish", "published"} <= set(seen)
     after = contents(house)
     assert after != before
     house.load()

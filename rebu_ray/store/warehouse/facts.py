@@ -83,9 +83,10 @@ def take_extras(connection: Connection, source: Source) -> None:
             AS version_at, received_at, id, body
         FROM staged_rows WHERE kind = {kind} AND (
             name IN (SELECT name FROM meta.extras WHERE source = $source)
-            OR name IN (SELECT name FROM staged_rows JOIN seen ON seen.source = $source
-                WHERE kind = {kind} AND json_exists(body, '/' || replace(replace(field, '~', '~0'), '/', '~1'))
-                    AND field NOT IN (SELECT unnest($numbers))))
+            OR name IN (SELECT name FROM staged_rows JOIN (
+                    SELECT DISTINCT '/' || replace(replace(field, '~', '~0'), '/', '~1') AS pointer FROM seen
+                    WHERE source = $source AND field NOT IN (SELECT unnest($numbers)))
+                ON json_exists(body, pointer) WHERE kind = {kind}))
         """,
         {"source": str(source), "numbers": list(NUMBERS[source])},
     )

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import duckdb
 import msgspec
@@ -20,6 +20,7 @@ from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
 from rebu_ray.store.warehouse import dimensions, facts, source
+from rebu_ray.store.warehouse.published import opened
 from rebu_ray.store.warehouse.schema import FORMAT, KINDS, WarehouseError, ddl
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
@@ -67,17 +68,17 @@ def load(
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + NEW)
     with alone(path):
-        step("copy")
+        step("look")
         clear(new)
-        anew = rebuild or not path.exists()
-        if not anew:
-            shutil.copyfile(path, new)
         try:
-            with _open(new) as connection:
-                if not anew and not _fits(connection, layout, tombstones):
-                    anew = True
-            if anew:
-                clear(new)
+            standing = _standing(path, lake, layout, tombstones)
+            if standing is not None and standing.current is not None and not rebuild:
+                standing.current.seconds = round(time.monotonic() - begun, 3)
+                return standing.current
+            anew = rebuild or standing is None or not standing.fits
+            step("copy")
+            if not anew:
+                shutil.copyfile(path, new)
             with _open(new) as connection:
                 if anew:
                     step("create")
@@ -86,15 +87,13 @@ def load(
                         "INSERT INTO meta.warehouse VALUES (?, ?, ?)", [FORMAT, layout.platform_id, tombstones.digest]
                     )
                 found = _fill(connection, lake, layout, tombstones, path, anew, step)
-                if found.changed:
-                    _note(connection, found, begun)
-                    step("checkpoint")
-                    connection.execute("FORCE CHECKPOINT")
-            if found.changed:
-                step("publish")
-                _publish(new, path)
+                _note(connection, found, begun)
+                step("checkpoint")
+                connection.execute("FORCE CHECKPOINT")
+            step("publish")
+            _publish(new, path)
         except duckdb.Error as error:
-            raise WarehouseError(f"{new}: {error}") from error
+            raise WarehouseError(f"the warehouse at {path} cannot be loaded: {error}") from error
         finally:
             clear(new)
         step("published")
@@ -111,7 +110,7 @@ def _fill(
     anew: bool,
     step: Callable[[str], None],
 ) -> Loaded:
-    progress = dict(connection.execute("SELECT partition, covered_seq FROM meta.progress").fetchall())
+    progress = _progress(connection)
     stage = Stage(connection, lake, tombstones)
     source.begin(connection)
     facts.begin(connection)
@@ -134,8 +133,6 @@ def _fill(
         if since and (days := facts.late_days(connection)):
             _recount(connection, stage, lake, partition, days, covered)
         facts.take_events(connection, partition)
-    if not moved and not anew:
-        return Loaded(str(path), changed=False, **_counts(connection))
     step("columns")
     notes: list[str] = []
     extras = source.settle(connection, notes, anew=anew)
@@ -190,6 +187,32 @@ def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, d
             break
     facts.forget_days(connection, partition, days)
     connection.execute("INSERT INTO staged_events SELECT * FROM other_days")
+
+
+class _Standing(NamedTuple):
+    """What is published."""
+
+    fits: bool
+    """Whether a load can go on from it."""
+    current: Loaded | None
+    """What is in it, where there is nothing new."""
+
+
+def _standing(path: Path, lake: Lake, layout: Layout, tombstones: Tombstones) -> _Standing | None:
+    if not path.exists():
+        return None
+    with opened(path, {"threads": 1}) as connection:
+        fits = _fits(connection, layout, tombstones)
+        if not fits:
+            return _Standing(False, None)
+        progress = _progress(connection)
+        if any(lake.manifest(p).covered_seq > progress.get(p, 0) for p in range(layout.partitions)):
+            return _Standing(True, None)
+        return _Standing(True, Loaded(str(path), changed=False, **_counts(connection)))
+
+
+def _progress(connection: Connection) -> dict[int, int]:
+    return dict(connection.execute("SELECT partition, covered_seq FROM meta.progress").fetchall())
 
 
 def _fits(connection: Connection, layout: Layout, tombstones: Tombstones) -> bool:

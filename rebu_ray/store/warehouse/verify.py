@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from rebu_ray.records import Source
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.tombstones import Tombstones
+from rebu_ray.store.warehouse.published import alias
 from rebu_ray.store.warehouse.schema import KEY_OF, KINDS, TABLE_OF, WarehouseError, pointer, text
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
@@ -99,7 +100,8 @@ def opened(path: Path) -> Iterator[Connection]:
         raise WarehouseError(f"there is no warehouse at {path} yet: `rebu warehouse load` makes it")
     config: dict[str, str | int] = {"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
     with duckdb.connect(":memory:", config=config) as connection:
-        connection.execute(f"ATTACH {text(str(path))} AS w (READ_ONLY)")
+        with alias(path) as name:
+            connection.execute(f"ATTACH {text(str(name))} AS w (READ_ONLY)")
         yield connection
 
 
@@ -151,10 +153,12 @@ def _choose(connection: Connection, source: Source) -> None:
         ) WHERE NOT deleted
         """
     )
+    # Rows that do not say when they changed are compared without that.
+    timed = f"CASE WHEN {key} NOT IN (SELECT key FROM truth WHERE day IS NULL) THEN {time} END"
     where = "WHERE is_current" if source in (Source.USERS, Source.DRIVERS) else ""
     connection.execute(
-        f"CREATE OR REPLACE TABLE held AS SELECT {key} AS key, {time}::DATE AS day, "
-        f"hash({key}, {', '.join(FIELDS[source])}, {time}) AS sum FROM w.{TABLE_OF[source]} {where}"
+        f"CREATE OR REPLACE TABLE held AS SELECT {key} AS key, ({timed})::DATE AS day, "
+        f"hash({key}, {', '.join(FIELDS[source])}, {timed}) AS sum FROM w.{TABLE_OF[source]} {where}"
     )
 
 
