@@ -17,6 +17,7 @@ from typing import Final
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -59,7 +60,7 @@ def fill(lake: Lake, files: list[Path]) -> None:
 _END: Final = b',"version":1,"known_at":"2026-03-01T08:00:00.000Z","computed_at":"2026-03-01T08:00:00.000Z"}'
 
 
-def _documents(partition: int, seq: np.ndarray, made: pa.Table, bodies: list[bytes]) -> pa.Table:
+def _documents(partition: int, seq: npt.NDArray[np.int64], made: pa.Table, bodies: list[bytes]) -> pa.Table:
     count = len(bodies)
     columns = {
         "seq": seq,

@@ -158,7 +158,7 @@ def chains(said: list[Version]) -> list[tuple[Any, ...]]:
         chain = [at[moment] for moment in sorted(at)]
         while chain and chain[0].gone:
             chain.pop(0)
-        ends = [version.updated_at for version in chain[1:]] + [None]
+        ends: list[int | None] = [*(version.updated_at for version in chain[1:]), None]
         spans = list(zip(chain, ends, strict=False))
         while spans and spans[-1][0].gone:
             spans.pop()

@@ -150,7 +150,7 @@ def _fill(
     for partition, covered in moved.items():
         connection.execute("DELETE FROM meta.progress WHERE partition = ?", [partition])
         connection.execute("INSERT INTO meta.progress VALUES (?, ?)", [partition, covered])
-    return Loaded(str(path), rebuilt=anew, notes=notes, **_counts(connection))
+    return _counted(connection, Loaded(str(path), rebuilt=anew, notes=notes))
 
 
 def _stage(stage: Stage, lake: Lake, partition: int, since: int, step: Callable[[str], None]) -> int | None:
@@ -208,7 +208,7 @@ def _standing(path: Path, lake: Lake, layout: Layout, tombstones: Tombstones) ->
         progress = _progress(connection)
         if any(lake.manifest(p).covered_seq > progress.get(p, 0) for p in range(layout.partitions)):
             return _Standing(True, None)
-        return _Standing(True, Loaded(str(path), changed=False, **_counts(connection)))
+        return _Standing(True, _counted(connection, Loaded(str(path), changed=False)))
 
 
 def _progress(connection: Connection) -> dict[int, int]:
@@ -228,14 +228,16 @@ def _fits(connection: Connection, layout: Layout, tombstones: Tombstones) -> boo
     return bool(row[0] == FORMAT and row[2] == tombstones.digest)
 
 
-def _counts(connection: Connection) -> dict[str, int]:
+def _counted(connection: Connection, found: Loaded) -> Loaded:
+    """`found` with the counts of what is in the warehouse."""
     row = connection.execute(
         "SELECT (SELECT count(*) FROM fact_ride), (SELECT count(*) FROM fact_message), "
         "(SELECT count(*) FROM dim_user WHERE is_current), (SELECT count(*) FROM dim_driver WHERE is_current), "
         "(SELECT coalesce(sum(events), 0)::BIGINT FROM fact_event_daily)"
     ).fetchone()
     assert row is not None
-    return dict(zip(("rides", "messages", "users", "drivers", "events"), row, strict=True))
+    counts = dict(zip(("rides", "messages", "users", "drivers", "events"), row, strict=True))
+    return msgspec.structs.replace(found, **counts)
 
 
 def _note(connection: Connection, found: Loaded, begun: float) -> None:
