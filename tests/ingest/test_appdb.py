@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,29 @@ def test_what_is_known_is_not_sent_again(application: Application, tmp_path: Pat
         assert shards.calls == [*calls, 1]
 
     play(application, tmp_path, scene)
+
+
+def test_whoever_waits_until_all_is_read_finds_what_was_there_when_he_began(
+    application: Application, tmp_path: Path
+) -> None:
+    application.create()
+    application.ride(1)
+
+    async def scene(session: Session) -> None:
+        for number in range(2, 6):
+            since = time.monotonic()
+            assert not session.puller.has_rested(since)
+            application.ride(number)
+            while not session.puller.has_rested(since):
+                await session.puller.pull()
+            assert names(session.shards) == [f"r{n}" for n in range(1, number + 1)]
+        application.execute("DELETE FROM rides WHERE ride_id = 'r3'")
+        since = time.monotonic()
+        while not session.puller.has_rested(since):
+            await session.puller.pull()
+        assert ("u1", "r3") not in session.shards.latest()
+
+    play(application, tmp_path, scene, Pace(0.05, 1, 0.05, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("pace", [ALWAYS, NEVER])

@@ -68,7 +68,8 @@ class Puller:
         self._connected = False
         self._detail = "not connected yet"
         self._round_at: float | None = None
-        self._rested_at = -1.0
+        self._whole_at = -1.0
+        """When the last round began, where it left nothing to be read at once."""
 
     async def run(self) -> None:
         """Pull for ever; ends when it is cancelled."""
@@ -107,13 +108,16 @@ class Puller:
         if not self._connected:
             log.info("the application database is connected")
         self._connected, self._detail, self._round_at = True, "", time.monotonic()
-        if not more and all(table.at_rest(self._round_at) for table in self._tables.values()):
-            self._rested_at = begun
+        self._whole_at = -1.0 if more else begun
         return more
 
     def has_rested(self, since: float) -> bool:
-        """Whether a round that began after a time (monotonic) left nothing that is known to be unread."""
-        return self._rested_at >= since
+        """Whether everything has been handed on that was in the database at a time (monotonic), as far as is known.
+
+        Tables that go on changing are looked at again; what is asked for is that they were, after that time.
+        """
+        now = time.monotonic()
+        return self._whole_at >= since and all(table.has_rested(since, now) for table in self._tables.values())
 
     def status(self) -> dict[str, Any]:
         """The state, as JSON can say it."""

@@ -12,6 +12,7 @@ read too much, and together they must read enough:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -73,6 +74,8 @@ class Schedule:
         self.least_seconds = least_seconds
         self._pace = pace
         self.wanted = True
+        self.begun_at = -1.0
+        """When the last look began."""
         self._from = 0.0
         self._soonest = 0.0
 
@@ -80,7 +83,7 @@ class Schedule:
         return self.wanted and now >= self._from
 
     def begun(self) -> None:
-        self.wanted = False
+        self.wanted, self.begun_at = False, time.monotonic()
 
     def ended(self, now: float, cost: float) -> None:
         self._from = now + max(self.least_seconds, self._pace.share * cost)
@@ -123,13 +126,13 @@ class Reading:
         self.sweep = Schedule(pace.sweep_seconds, pace)
         self.sweeping: Sweep | None = None
 
-    def at_rest(self, now: float) -> bool:
-        """Whether everything has been read, as far as it is known that there is something to read."""
+    def has_rested(self, since: float, now: float) -> bool:
+        """Whether all that was there at a time has been read, as far as it is known that something was (monotonic)."""
         if self.shape is None:
             return True
-        late = self.shape.has_xmin and self.late.wanted
-        waits = late or self.count.wanted or self.sweeping is not None or self.sweep.due(now)
-        return self.saved.loaded and not waits
+        looks = [self.count, self.late] if self.shape.has_xmin else [self.count]
+        waits = any(look.wanted and look.begun_at < since for look in looks)
+        return self.saved.loaded and not waits and self.sweeping is None and not self.sweep.due(now)
 
     def save(self) -> None:
         """Make it durable how far this has come."""
