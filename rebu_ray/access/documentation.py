@@ -146,14 +146,14 @@ def openapi() -> dict[str, Any]:
         "get": {
             "summary": "Profile and linked anonymous ids",
             "parameters": [user],
-            "responses": _answers(("200", "the profile", _JSON), errors=(401, 403, 404, 503), schema="Profile"),
+            "responses": _answers(("200", "the profile", _JSON), errors=(400, 401, 403, 404, 503), schema="Profile"),
         }
     }
     paths["/v1/users/{user_id}/anonymous/{anonymous_id}"] = {
         "delete": {
             "summary": "Take a link back (admin)",
             "parameters": [user, _parameter("anonymous_id", "path", "the anonymous id")],
-            "responses": _answers(("200", "taken back", _JSON), errors=(401, 403, 404, 503), schema="Unlinked"),
+            "responses": _answers(("200", "taken back", _JSON), errors=(400, 401, 403, 404, 503), schema="Unlinked"),
         }
     }
     paths["/v1/users/{user_id}"]["delete"] = {

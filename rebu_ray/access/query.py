@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import xxhash
+from starlette.datastructures import ImmutableMultiDict
 
 from rebu_ray.access.tape import END, START, Filter, after
 from rebu_ray.ingest.dialects import times
@@ -20,11 +23,22 @@ MAX_LIMIT: Final = 1000
 
 
 def known(params: Mapping[str, str], allowed: Iterable[str]) -> None:
-    """Raises BadRequest 400 for a parameter that this route does not have."""
+    """Raises BadRequest 400 for a parameter that this route does not have, or that is given more than once."""
     names = sorted(allowed)
     for name in params:
         if name not in names:
-            raise BadRequest(400, "unknown_parameter", f"there is no parameter {name!r} here: use {', '.join(names)}")
+            near = difflib.get_close_matches(name, names, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            use = f"use {', '.join(names)}" if names else "it takes none"
+            raise BadRequest(400, "unknown_parameter", f"there is no parameter {name!r} here: {meant}{use}")
+    if isinstance(params, ImmutableMultiDict):
+        times_given = Counter(name for name, _ in params.multi_items())
+        for name, count in times_given.items():
+            if count > 1:
+                message = (
+                    f"{name} is given {count} times: give it once, with commas between values where it takes several"
+                )
+                raise BadRequest(400, "repeated_parameter", message)
 
 
 def limit(params: Mapping[str, str]) -> int:

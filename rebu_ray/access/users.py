@@ -85,11 +85,13 @@ def routes(
 
     async def profile(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
+        query.known(request.query_params, ())
         user_id = user(request)
         return Response(msgspec.json.encode(await profile_of(histories(), user_id)), media_type="application/json")
 
     async def unlink(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
+        query.known(request.query_params, ())
         user_id, anonymous_id = user(request), request.path_params["anonymous_id"]
         person = await histories().person(user_id)
         if not any(link.user_id == user_id for link in person.phones.get(anonymous_id, ())):
