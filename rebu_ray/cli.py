@@ -362,13 +362,14 @@ def rides(
         "as_of": as_of, "limit": limit,
     }  # fmt: skip
     with client(url, key, data_dir, timeout=600) as rebu:
+        rebu.progress = out is not None and sys.stderr.isatty()
         if out is None:
             save_rides(rebu, kind, filters, sys.stdout.buffer)
             return
         # Under another name until it is whole: what breaks off leaves no half a table behind.
         part = out.with_name(f"{out.name}.part")
         try:
-            with _console().status(f"writing {out}"), part.open("wb") as file:
+            with part.open("wb") as file:
                 size = save_rides(rebu, kind, filters, file)
             part.replace(out)
         finally:

@@ -6,18 +6,20 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import httpx
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
+from rebu_ray.results import PAGE, Answer, Rides, Rows, texts
+
+__all__ = ["Answer", "Rebu", "RebuError", "Rides", "Rows", "quoted", "texts"]
 
 RETRIES: Final = 6
 """How often a request is sent again after 429, 503 or a broken connection, with growing pauses."""
-PAGE: Final = 1000
 
 
 class RebuError(Exception):
@@ -29,67 +31,10 @@ class RebuError(Exception):
         self.code = code
 
 
-class Rows:
-    """The items of a list route, fetched page by page while they are iterated over; at once where it has no pages."""
-
-    def __init__(self, client: Rebu, path: str, params: Mapping[str, Any], *, paged: bool = True) -> None:
-        self._client = client
-        self._path = path
-        self._params = texts(params)
-        self._paged = paged
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        if not self._paged:
-            yield from self._client.get(self._path, self._params)["items"]
-            return
-        wanted = int(self._params["limit"]) if "limit" in self._params else None
-        params = dict(self._params)
-        while True:
-            params["limit"] = str(PAGE if wanted is None else min(PAGE, wanted))
-            page = self._client.get(self._path, params)
-            yield from page["items"]
-            if wanted is not None:
-                wanted -= len(page["items"])
-            if page["next"] is None or wanted == 0:
-                return
-            params["cursor"] = page["next"]
-
-    def to_arrow(self) -> pa.Table:
-        """All items as an Arrow table."""
-        import pyarrow as pa
-
-        return pa.Table.from_pylist(list(self))
-
-    def to_pandas(self) -> pd.DataFrame:
-        """All items as a data frame."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self))
-
-
-class Answer:
-    """The rows of a statement, asked for when they are looked at."""
-
-    def __init__(self, client: Rebu, statement: str) -> None:
-        self._client = client
-        self._statement = statement
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        yield from self._client.ask_sql(self._statement, "json").json()["items"]
-
-    def to_arrow(self) -> pa.Table:
-        """All rows as an Arrow table."""
-        import pyarrow as pa
-
-        return pa.ipc.open_stream(self._client.ask_sql(self._statement, "arrow").content).read_all()
-
-    def to_pandas(self) -> pd.DataFrame:
-        """All rows as a data frame."""
-        return self.to_arrow().to_pandas()
-
-
 class Rebu:
-    """A platform at `url`, asked with `key`.
+    """A platform at `url`, asked with `key`; with `progress`, tables show how far they have come.
+
+    What may help is tried again: an answer of 429 or 503, a connection that broke.
 
     >>> rebu = Rebu("http://127.0.0.1:8000", "READ-KEY")
     >>> for event in rebu.history("rider-17", since="2026-03-01T00:00:00Z"):
@@ -97,7 +42,8 @@ class Rebu:
     >>> gone_wrong = rebu.rides(premature=True, since="2026-03-01T00:00:00Z").to_pandas()
     """
 
-    def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, key: str, timeout: float = 60.0, *, progress: bool = False) -> None:
+        self.progress = progress
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=timeout)
 
     def history(
@@ -136,20 +82,24 @@ class Rebu:
         *,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
-        city: str | None = None,
-        status: str | None = None,
+        city: str | Sequence[str] | None = None,
+        status: str | Sequence[str] | None = None,
         premature: bool | None = None,
-        cause: str | None = None,
+        cause: str | Sequence[str] | None = None,
         min_errors: int | None = None,
         has_messages: bool | None = None,
         user_id: str | None = None,
         driver_id: str | None = None,
         as_of: str | datetime | None = None,
         limit: int | None = None,
-    ) -> Rows:
-        """The ride documents that the filters leave, or the first `limit` of them; with `as_of`, as they were then."""
+    ) -> Rides:
+        """The ride documents that the filters leave, newest first, or the first `limit` of them.
+
+        `as_of`: as they were known then, and only those that were; nothing that was learned later shows, in no
+        column and in no filter.
+        """
         filters = {name: value for name, value in locals().items() if name != "self"}
-        return Rows(self, "/v1/rides", filters)
+        return Rides(self, "/v1/rides", filters)
 
     def ride(self, ride_id: str) -> dict[str, Any]:
         """The document of a ride. Raises RebuError 404 for an unknown ride."""
@@ -239,10 +189,42 @@ class Rebu:
         return self.send("GET", path, params=params).json()
 
     def save(self, path: str, params: Mapping[str, Any], file: BinaryIO) -> int:
-        """Write the answer of a GET to a file as it comes; how many bytes. Raises as `get`, also halfway."""
+        """Write the answer of a GET to a file as it comes; how many bytes. Raises as `get`, also halfway.
+
+        Where the connection breaks halfway, a file that can be cut is begun anew.
+        """
+        begin = file.tell() if file.seekable() else None
+        for _ in range(RETRIES):
+            try:
+                return self._saved(path, params, file)
+            except httpx.TransportError:
+                if begin is None:
+                    raise
+                file.seek(begin)
+                file.truncate()
+        return self._saved(path, params, file)
+
+    def _saved(self, path: str, params: Mapping[str, Any], file: BinaryIO) -> int:
+        with ExitStack() as stack:
+            parts = stack.enter_context(self.streamed(path, params))
+            if not self.progress:
+                return sum(file.write(part) for part in parts)
+            columns = (TextColumn(path), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+            bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+            task = bar.add_task(path, total=None)
+            size = 0
+            for part in parts:
+                size += file.write(part)
+                bar.update(task, completed=size)
+            bar.update(task, total=size)
+            return size
+
+    @contextlib.contextmanager
+    def streamed(self, path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
+        """The answer of a GET as it comes. Raises as `get`, also halfway."""
         answer = self._answer(self._http.build_request("GET", path, params=texts(params)), stream=True)
         with contextlib.closing(answer):
-            return sum(file.write(part) for part in answer.iter_bytes())
+            yield answer.iter_bytes()
 
     def send(
         self,
@@ -294,20 +276,9 @@ def quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def texts(params: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as a query has them: none that is None, truth in small letters, times as RFC 3339."""
-    return {name: _text(value) for name, value in params.items() if value is not None}
-
-
 def _error(answer: httpx.Response) -> RebuError:
     try:
         body = answer.json()
         return RebuError(answer.status_code, body["code"], body["message"])
     except (ValueError, KeyError, TypeError):
         return RebuError(answer.status_code, "unexpected_answer", f"HTTP {answer.status_code}: {answer.text[:200]}")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -26,6 +26,8 @@ class Answer(NamedTuple):
 
     body: Any
     status: int = 200
+    cut: int | None = None
+    """The connection ends after so many bytes of the body."""
 
 
 @contextmanager
@@ -46,7 +48,8 @@ def answering(answer: Callable[[Request], Answer]) -> Iterator[str]:
             self.send_response(found.status)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
-            self.wfile.write(raw)
+            self.wfile.write(raw[: found.cut])
+            self.close_connection = found.cut is not None
 
         do_GET = do_POST = do
 

@@ -21,7 +21,8 @@ MAX_LINES = 500
 DOWN = {
     "store": set[str](),
     "simulate": set[str](),
-    "client": set[str](),
+    "results": set[str](),
+    "client": {"results"},
     "shipping": {"client"},
     "process": {"store"},
     "ingest": {"process", "store"},
