@@ -20,6 +20,7 @@ ask history-plain history --peer plain
 ask history-tuned history --peer tuned
 ask index_memory index_memory
 ask backfill backfill --rounds 2
+ask ride_stream ride_stream
 ask incremental incremental --rounds 3
 ask warehouse warehouse --rounds 2
 ask matching matching
