@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
@@ -369,7 +370,9 @@ def rides(
         # Under another name until it is whole: what breaks off leaves no half a table behind.
         part = out.with_name(f"{out.name}.part")
         try:
-            with part.open("wb") as file:
+            # A table says itself how far it is.
+            waiting = _console().status(f"writing {out}") if kind == "json" else nullcontext()
+            with waiting, part.open("wb") as file:
                 size = save_rides(rebu, kind, filters, file)
             part.replace(out)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ from tests.ride_documents import Rides, Said
 PATHS = {"{user_id}": "ada", "{ride_id}": "r1", "{message_id}": "m1", "{anonymous_id}": "phone"}
 TIMES = ("since", "until", "as_of")
 NO_TIMES = ("yesterday", "2026-02-30", "2026-13-01T00:00:00Z", "2026-03-01T25:00:00Z", "", "-1", "1e99", "03/01/2026")
-LISTS = {
-    "kind": HISTORY_KINDS,
-    "source": Source,
+LISTS: dict[str, Sequence[str]] = {
+    "kind": list(HISTORY_KINDS),
+    "source": list(Source),
     "status": ("completed", "requested", "failed"),
     "cause": ("driver", "rider", "app", "unknown"),
 }
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     """A question and what its answer must speak of."""
 
     path: str
-    params: list[tuple[str, str]]
+    params: httpx.QueryParams
     code: str
     words: tuple[str, ...]
 
@@ -75,14 +75,21 @@ def questions() -> Iterator[Asked]:
     for path, parameters in routes():
         names = sorted(p["name"] for p in parameters)
         allowed = names or ["none"]
-        yield Asked(path, [("town", "berlin")], "unknown_parameter", ("'town'", *allowed))
+        yield Asked(path, httpx.QueryParams((("town", "berlin"),)), "unknown_parameter", ("'town'", *allowed))
         if names:
             misspelt = f"{names[0]}s"
-            yield Asked(path, [(misspelt, "x")], "unknown_parameter", (repr(misspelt), f"did you mean {names[0]}"))
-            yield Asked(path, [(names[0], "1"), (names[0], "2")], "repeated_parameter", (names[0], "once"))
+            yield Asked(
+                path,
+                httpx.QueryParams(((misspelt, "x"),)),
+                "unknown_parameter",
+                (repr(misspelt), f"did you mean {names[0]}"),
+            )
+            yield Asked(
+                path, httpx.QueryParams(((names[0], "1"), (names[0], "2"))), "repeated_parameter", (names[0], "once")
+            )
         for parameter in parameters:
             for value, code, words in wrong(parameter):
-                yield Asked(path, [(parameter["name"], value)], code, (parameter["name"], *words))
+                yield Asked(path, httpx.QueryParams(((parameter["name"], value),)), code, (parameter["name"], *words))
 
 
 def test_every_question_that_makes_no_sense_is_answered_with_what_does(
