@@ -20,6 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rebu_ray import settings as config
 from rebu_ray.analytics import sql, warehouse
+from rebu_ray.browsing import dashboard
 from rebu_ray.client import Rebu, RebuError
 from rebu_ray.connect import DataDir, Key, Url, client
 from rebu_ray.keyring import keys
@@ -71,6 +72,7 @@ app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
 app.command()(sql)
 app.add_typer(warehouse, name="warehouse")
+app.command()(dashboard)
 app.add_typer(keys, name="keys")
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")
@@ -133,6 +135,7 @@ def serve(settings: config.Settings) -> None:
     try:
         with platform(settings, say, stop) as running:
             say(f"Rebu is ready at {running.url}")
+            say(f"  dashboard: {running.dashboard()}      (once, within an hour; `rebu dashboard` prints another)")
             say(f"  keys: rebu keys --data-dir {settings.data_dir}      interface: {running.url}/docs")
             while not stop.wait(0.5):
                 running.supervise()

@@ -67,10 +67,9 @@ class Keys(msgspec.Struct, frozen=True):
         given = presented.encode("utf-8", "surrogateescape")
         may: set[Scope] = set()
         name = ""
-        for found in (*(Further(str(own), getattr(self, own), (own,)) for own in Scope), *self.further):
+        for found in self.standing(now):
             # Every key is compared, so that the time tells nothing of which it was.
-            same = hmac.compare_digest(given, found.key.encode())
-            if same and (found.until is None or now < found.until):
+            if hmac.compare_digest(given, found.key.encode()):
                 name = name or found.name
                 may.update(found.scopes)
         if scope in may or Scope.ADMIN in may:
@@ -83,6 +82,15 @@ class Keys(msgspec.Struct, frozen=True):
                 + ("" if scope is Scope.ADMIN else " or the admin key"),
             )
         raise BadRequest(401, "unauthorized", "this key is not known here: `rebu keys` prints the keys of a data dir")
+
+    def standing(self, now: int) -> tuple[Further, ...]:
+        """Every key that is good, the three among them. `now` is in ms."""
+        return (*(Further(str(own), getattr(self, own), (own,)) for own in Scope), *self._left(now))
+
+    def scopes(self, key: str, now: int) -> tuple[Scope, ...]:
+        """What a key may do. `now` is in ms."""
+        may = {scope for one in self.standing(now) if one.key == key for scope in one.scopes}
+        return tuple(Scope) if Scope.ADMIN in may else tuple(scope for scope in Scope if scope in may)
 
     def rotated(self, name: str, grace_s: float, now: int) -> Keys:
         """With a new key of that name; the one before is good for so much longer. Raises KeysError. `now` is in ms."""
@@ -146,6 +154,10 @@ class LiveKeys(Keys, frozen=True):
         name = self.watch.current().holder(presented, scope, now)
         self.watch.take(name)
         return name
+
+    def standing(self, now: int) -> tuple[Further, ...]:
+        """As of `Keys`."""
+        return super().standing(now) if self.watch is None else self.watch.current().standing(now)
 
 
 class Watch:

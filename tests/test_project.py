@@ -30,14 +30,15 @@ DOWN = {
     "platform": {"access", "ingest", "process", "store"},
     "demo": {"client", "platform", "shipping", "simulate"},
     "connect": {"client", "platform"},
+    "browsing": {"client", "connect"},
     "keyring": {"connect"},
     "letters": {"client", "connect"},
     "reindexing": {"client", "ingest"},
     "scaling": {"client", "connect"},
     "analytics": {"client", "connect", "ingest", "platform"},
     "cli": {
-        *("access", "analytics", "client", "connect", "demo", "ingest", "keyring", "letters", "platform", "process"),
-        *("reindexing", "scaling", "shipping", "simulate", "store"),
+        *("access", "analytics", "browsing", "client", "connect", "demo", "ingest", "keyring", "letters", "platform"),
+        *("process", "reindexing", "scaling", "shipping", "simulate", "store"),
     },
 }
 """What each phase may import, besides itself and the shared vocabulary. The vocabulary is every other module."""

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rebu_ray.access.dashboard.session import PATH as SESSION
 from rebu_ray.access.ride_formats import MEDIA_TYPES
 from rebu_ray.access.schemas import SCHEMAS, reference
 from rebu_ray.access.sql_formats import MEDIA_TYPES as SQL_TYPES
@@ -22,7 +23,7 @@ _JSON: Final = "application/json"
 
 
 def routes() -> list[Route]:
-    """/openapi.json, /docs and the first page."""
+    """/openapi.json and /docs."""
     document = msgspec.json.encode(openapi())
     page = _page().encode()
 
@@ -35,7 +36,6 @@ def routes() -> list[Route]:
     return [
         Route("/openapi.json", spec, methods=["GET"]),
         Route("/docs", docs, methods=["GET"]),
-        Route("/", docs, methods=["GET"]),
     ]
 
 
@@ -207,7 +207,7 @@ def _about_itself() -> dict[str, Any]:
         ("/metrics", "Metrics for Prometheus", "text/plain", (503,)),
         ("/openapi.json", "This document", _JSON, ()),
         ("/docs", "The interface, for people", "text/html", ()),
-        ("/", "The same", "text/html", ()),
+        ("/", "The dashboard", "text/html", ()),
     )
     for path, text, media, errors in open_paths:
         schema = None if path == "/openapi.json" else "Alive"
@@ -222,6 +222,20 @@ def _about_itself() -> dict[str, Any]:
     ):
         responses = _answers(("200", text, _JSON), errors=(400, 401, 403, 503), schema=schema)
         paths[path] = {method: {"summary": text, "responses": responses}}
+    paths[SESSION] = {
+        "get": {
+            "summary": "What the key or the cookie of this request may do",
+            "responses": _answers(("200", "scopes", _JSON), errors=(401, 403), schema="Session"),
+        },
+        "post": {
+            "summary": "Sign a browser in: a cookie that stands for the key, for reading",
+            "responses": _answers(("200", "signed in", _JSON), errors=(401, 403), schema="Session"),
+        },
+        "delete": {
+            "summary": "Sign a browser out",
+            "responses": _answers(("200", "signed out", _JSON), errors=(401, 403), schema="Done"),
+        },
+    }
     wanted = {"type": "object", "properties": {"shards": {"type": "integer", "minimum": 1}}, "required": ["shards"]}
     paths["/v1/admin/scale"] = {
         "post": {

@@ -40,6 +40,7 @@ from rebu_ray.access import (
     users,
     warehouse,
 )
+from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
@@ -140,6 +141,8 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             *sql.routes(keys, lambda: backends.run_sql),
             *warehouse.routes(keys, backends.ask),
             *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
+            *session.routes(keys, settings.port),
+            *pages.routes(keys, lambda: backends.redis, settings.port),
             *documentation.routes(),
         ],
         lifespan=lifespan,
@@ -153,7 +156,8 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             Exception: _failed,
         },
     )
-    return _counted(app, backends.counters, Admission(settings.inflight_bytes))
+    counted = _counted(app, backends.counters, Admission(settings.inflight_bytes))
+    return session.with_cookie(counted, keys, settings.port)
 
 
 def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rebu_ray.access import query
+from rebu_ray.access.cluster import Cluster
 from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
@@ -42,6 +43,7 @@ def _wanted(body: bytes, partitions: int) -> int:
 
 def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable[[], Mapping[str, int]]) -> list[Route]:
     """Health, metrics, state and administration."""
+    cluster = Cluster()
 
     async def healthz(request: Request) -> Response:
         return Response(b'{"status":"alive"}', media_type="application/json")
@@ -67,6 +69,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
             state["redis"] = {"used_memory_bytes": None, "detail": str(error)}
         else:
             state["redis"] = {"used_memory_bytes": memory["used_memory"]}
+        state |= await cluster.status()
         if (pulled := await appdb.status()) is not None:
             state["appdb"] = pulled
         return Response(msgspec.json.encode(state), media_type="application/json")

@@ -279,6 +279,7 @@ ANSWERS: Final[Schema] = {
         ),
         redis=_object(used_memory_bytes=_COUNT),
     ),
+    "Session": _object(scopes=_list(_one_of("write", "read", "admin")), until=_or_null(_TIME)),
     "Flushed": _object(success={"const": True}, segments=_COUNT),
     "Done": _object(success={"const": True}),
     "Backfilled": _object(rides=_COUNT, messages=_COUNT, changed=_COUNT),

@@ -161,7 +161,8 @@ def show_checks(console: Console, checks: Sequence[Check]) -> None:
 
 def show_addresses(console: Console, up: Platform, user: str, worst: Sequence[Document]) -> None:
     """Where to look next."""
-    console.print(f"Open:  {up.url}/docs", soft_wrap=True)
+    console.print(f"Open:  {up.dashboard()}", soft_wrap=True, highlight=False)
+    console.print(f"Read:  {up.url}/docs", soft_wrap=True)
     paths = [f"/v1/users/{quoted(user)}/events?limit=5", "/v1/rides?premature=true&limit=5"]
     if worst:
         ride = f"/v1/rides/{quoted(worst[0]['ride_id'])}"

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, load_keys
+from rebu_ray.passes import link
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
@@ -44,6 +46,10 @@ class Platform:
         self.url = f"http://{settings.host}:{settings.port}"
         self._redis = redis
         self._pillars = {} if ray_address() else local_ray.pillars()
+
+    def dashboard(self) -> str:
+        """A new link that signs a browser in, to read."""
+        return link(self.url, self.keys.read, time.time_ns() // 1_000_000)
 
     def supervise(self) -> None:
         """Called now and then: starts the embedded Redis again should it have died, and where Ray has, everything.
@@ -250,8 +256,6 @@ def _application_database(settings: Settings) -> Iterator[None]:
 
 def _await_ready(url: str) -> None:
     """Wait until requests get through the proxy. Raises TimeoutError."""
-    import time
-
     import httpx
 
     deadline = time.monotonic() + 60
