@@ -135,7 +135,7 @@ class Month:
         ]
         self.forecast: Item = {
             "model": "ensemble", "trained_from": "2025-01-01", "trained_to": str(today - timedelta(days=1)),
-            "items": self.ahead, "past": self.past,
+            "items": self.ahead, "past": self.past, "status": "fitted", "made_at": None, "note": None,
             "backtest": {
                 "windows": 6, "horizon": 30, "mase": 0.81, "mase_weekday_mean": 0.9, "coverage80": 0.79,
                 "coverage95": 0.94,

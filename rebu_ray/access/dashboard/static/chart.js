@@ -141,7 +141,7 @@ function dayWords(row) {
     said.push(`${f.plural(row.rides, "ride")}${row.partial ? " so far" : ""}`);
     if (row.premature) said.push(`${f.count(row.premature)} ended early`);
   }
-  if (row.said !== undefined) said.push(`forecast the day before: ${f.count(row.said)}`);
+  if (row.said !== undefined) said.push(`had been forecast: ${f.count(row.said)}`);
   if (row.mean !== undefined) said.push(`forecast ${f.count(row.mean)}, with 80 % between ${f.count(row.lo80)} and ${f.count(row.hi80)}, with 95 % between ${f.count(row.lo95)} and ${f.count(row.hi95)}`);
   return `${f.day(row.date)}: ${said.join("; ")}`;
 }

@@ -34,8 +34,8 @@ export function later(work, { waiting = "Loading …", again = true } = {}) {
     }
     place.removeAttribute("aria-busy");
   };
-  run();
   place.run = run;
+  run();
   return place;
 }
 

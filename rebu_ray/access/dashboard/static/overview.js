@@ -11,10 +11,18 @@ const AHEAD = 30;
 
 export function overview({ asked, title }) {
   title("Overview");
+  const signal = api.alive();
+  let looks = 0;
+  const place = later(async () => {
+    const [found, fitting] = await month(today);
+    // A model is being fitted meanwhile: it is looked for again, for a while.
+    if (fitting && looks++ < 20) setTimeout(() => !signal.aborted && !place.contains(document.activeElement) && place.run(), 5000);
+    return found;
+  });
   const today = f.isDate(asked.get("today")) ? asked.get("today") : f.dateOf(Date.now());
   return [
     h("div", { class: "head" }, h("h1", {}, "Rides"), turns(today)),
-    later(() => month(today)),
+    place,
     card("Went wrong lately", later(() => wrong(today))),
   ];
 }
@@ -42,9 +50,9 @@ async function month(today) {
     api.get("/v1/rides", { limit: 1 }),
   ]);
   if (!newest.items.length) {
-    return empty("No rides yet", "They appear here as soon as the application database is pulled (rebu up --appdb …), or rows are sent to /v1/records/rides.", h("p", {}, h("a", { href: "/docs" }, "How to send")));
+    return [empty("No rides yet", "They appear here as soon as the application database is pulled (rebu up --appdb …), or rows are sent to /v1/records/rides.", h("p", {}, h("a", { href: "/docs" }, "How to send")))];
   }
-  if (!daily) return empty("This platform serves no daily statistics", "Its version has no /v1/stats/rides/daily. The rides themselves are there: see below.");
+  if (!daily) return [empty("This platform serves no daily statistics", "Its version has no /v1/stats/rides/daily. The rides themselves are there: see below.")];
   const items = daily.items;
   const parts = [];
   if (!items.some((item) => item.rides)) {
@@ -66,16 +74,16 @@ async function month(today) {
   );
   const judged = rows.filter((row) => row.said !== undefined && row.rides !== undefined && !row.partial);
   if (judged.length) parts.push(card("Last forecasts against what came", judgement(judged)));
-  return parts;
+  return [parts, known && known.status === "fitting"];
 }
 
 // One row a day: what was counted, what is expected, and what had been expected of days that are over.
 function days(items, forecast) {
   const rows = new Map(items.map((item) => [item.date, { ...item }]));
   for (const item of (forecast && forecast.items) || []) rows.set(item.date, { ...rows.get(item.date), ...item });
-  for (const item of (forecast && (forecast.past || forecast.history)) || []) {
+  for (const item of (forecast && forecast.past) || []) {
     const row = rows.get(item.date);
-    if (row && row.mean === undefined) Object.assign(row, { said: item.mean, said_lo: item.lo80, said_hi: item.hi80 });
+    if (row && row.mean === undefined) Object.assign(row, { said: item.mean, said_lo: item.lo80, said_hi: item.hi80, made: item.made });
   }
   return [...rows.values()].sort((a, b) => (a.date < b.date ? -1 : 1));
 }
@@ -83,6 +91,7 @@ function days(items, forecast) {
 function sums(items) {
   const today = items.at(-1);
   const yesterday = items.at(-2);
+  const open = today.partial && today.date === f.dateOf(Date.now());
   const sum = (some, name) => some.reduce((total, item) => total + item[name], 0);
   const over = items.filter((item) => !item.partial);
   const week = sum(over.slice(-7), "rides");
@@ -90,7 +99,7 @@ function sums(items) {
   const all = sum(items, "rides");
   const change = before ? `${week >= before ? "+" : "−"}${f.percent(Math.abs(week / before - 1))} on the 7 before` : "nothing to compare with";
   return tiles(
-    tile(today && today.partial ? "Today, so far" : `On ${f.day(today.date)}`, f.count(today.rides), today.partial ? "the day is not over" : `${f.count(today.completed)} completed`),
+    tile(open ? "Today, so far" : `On ${f.day(today.date)}`, f.count(today.rides), open ? "the day is not over" : `${f.count(today.completed)} completed`),
     tile("The day before", yesterday ? f.count(yesterday.rides) : f.NONE, yesterday && `${f.count(yesterday.completed)} completed`),
     tile("Last 7 whole days", f.count(week), change),
     tile(`Ended early, ${items.length} days`, f.count(sum(items, "premature")), all ? `${f.percent(sum(items, "premature") / all, 1)} of ${f.plural(all, "ride")}` : ""),
@@ -106,7 +115,7 @@ function legend(rows) {
     has("mean") && ["line forecast", "forecast"],
     has("lo80") && ["band b80", "with 80 %"],
     has("lo95") && ["band b95", "with 95 %"],
-    has("said") && ["line said", "forecast the day before"],
+    has("said") && ["line said", "what had been forecast"],
   ];
   return h("ul", { class: "legend", "aria-label": "What the colours mean" }, entries.filter(Boolean).map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": "true" }), text)));
 }
@@ -123,11 +132,14 @@ function model(forecast) {
     const than = gain === null ? "" : Math.abs(gain) < 0.005 ? ", as good as the plain mean of the same weekdays" : `, ${f.percent(Math.abs(gain))} ${gain > 0 ? "better" : "worse"} than the plain mean of the same weekdays (${f.hundredth(plain)})`;
     said.push(`Tried on ${f.plural(test.windows, "stretch", "stretches")} of ${f.plural(test.horizon, "day")} that it had not seen, it was off by ${f.hundredth(test.mase)} times what “same as last week” is${than}. `);
     if (test.coverage80 !== null && test.coverage80 !== undefined) said.push(`Its 80 % band held ${f.percent(test.coverage80)} of the days, its 95 % band ${f.percent(test.coverage95)}.`);
-  } else said.push(test.note || forecast.note || "There is too little history to test it: take it as a first guess.");
-  if (test.mase !== null && test.mase !== undefined && forecast.note) said.push(` ${forecast.note}`);
+  } else said.push(sentence(forecast.note || "there is too little history to test it: take it as a first guess"));
+  if (test.mase !== null && test.mase !== undefined && forecast.note) said.push(` ${forecast.note}.`);
+  if (forecast.status === "fitting") said.push(" A better one is being fitted now, and comes by itself.");
+  if (forecast.status === "stale") said.push(" Rides of that time have changed since: it is being fitted anew.");
   return h("p", { class: "model" }, "Forecast by ", said);
 }
-const MODELS = { weekday_mean: "the mean of the last four same weekdays", seasonal_naive: "the same weekday a week before", ensemble: "the mean of several models" };
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+const MODELS = { weekday_mean: "the mean of the last four same weekdays", seasonal_naive: "the same weekday a week before", ets: "exponential smoothing", theta: "the theta method", autoregression: "a regression on the days before", regression: "a regression on trend, weekday and holidays", ensemble: "the mean of several models" };
 
 function numbers(rows) {
   const of = (name) => (row) => f.count(row[name]);
@@ -154,6 +166,7 @@ function judgement(rows) {
     ["Came", (row) => f.count(row.rides), "number"],
     ["Forecast", (row) => f.count(row.said), "number"],
     ["Off by", (row) => `${row.rides >= row.said ? "+" : "−"}${f.count(Math.abs(row.rides - row.said))}`, "number"],
+    ["Forecast of", (row) => (row.made ? f.day(row.made) : f.NONE)],
     ["Within 80 %", (row) => (row.said_lo === undefined ? f.NONE : row.said_lo <= row.rides && row.rides <= row.said_hi ? "✓ yes" : "✕ no")],
   ];
   return [
