@@ -11,6 +11,7 @@ const AHEAD = 30;
 
 export function overview({ asked, title }) {
   title("Overview");
+  const today = f.isDate(asked.get("today")) ? asked.get("today") : f.dateOf(Date.now());
   const signal = api.alive();
   let looks = 0;
   const place = later(async () => {
@@ -19,7 +20,6 @@ export function overview({ asked, title }) {
     if (fitting && looks++ < 20) setTimeout(() => !signal.aborted && !place.contains(document.activeElement) && place.run(), 5000);
     return found;
   });
-  const today = f.isDate(asked.get("today")) ? asked.get("today") : f.dateOf(Date.now());
   return [
     h("div", { class: "head" }, h("h1", {}, "Rides"), turns(today)),
     place,
