@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 from tests.system.running import Running, rebu
 
@@ -74,7 +74,7 @@ class Watched:
     def settle(self) -> None:
         """Wait until nothing is being loaded."""
         self.page.locator("main h1").first.wait_for()
-        self.page.wait_for_function("!document.querySelector('main .waiting, main [aria-busy]')")
+        expect(self.page.locator("main .waiting, main [aria-busy]")).to_have_count(0, timeout=PATIENCE_MS)
 
     def shot(self, name: str) -> None:
         """Keep what is seen."""
