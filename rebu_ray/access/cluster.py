@@ -52,7 +52,10 @@ def _look() -> dict[str, Any]:
             "deployment": name,
             "status": str(deployment.status.value),
             "detail": deployment.message,
-            "replicas": {str(state.value): count for state, count in deployment.replica_states.items()},
+            # Names, by the type that it declares, and in truth plain texts.
+            "replicas": {
+                str(getattr(state, "value", state)): count for state, count in deployment.replica_states.items()
+            },
         }
         for application in serve.status().applications.values()
         for name, deployment in application.deployments.items()
