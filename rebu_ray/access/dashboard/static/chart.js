@@ -32,14 +32,14 @@ const axes = (values) => {
   ];
 };
 
-function frame(label, height, make, { keys, words } = {}) {
-  const readout = h("p", { class: "readout" }, " ");
+function frame(label, height, make, { keys, words, hint } = {}) {
+  const readout = h("p", { class: "readout" }, hint || " ");
   const canvas = h("div", { class: "canvas", tabindex: keys ? "0" : null, role: keys ? "group" : "img", "aria-label": label });
   canvas.style.setProperty("min-height", `${height}px`);
   let chart = null;
   let width = 0;
   const tell = (at, aloud) => {
-    const text = at === null || at === undefined ? " " : words(at);
+    const text = at === null || at === undefined ? hint || " " : words(at);
     readout.textContent = text;
     if (aloud) say(text);
   };
@@ -90,7 +90,7 @@ export function dayChart(rows, { pick }) {
       {
         width,
         height,
-        padding: [12, 8, 0, 0],
+        padding: [12, 24, 0, 0],
         legend: hidden,
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "UTC"),
         cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
@@ -132,7 +132,7 @@ export function dayChart(rows, { pick }) {
       tell(at, true);
     });
   };
-  return frame("Rides per day and the forecast. Left and right arrows go from day to day, Enter opens a day; the table below has the same numbers.", 300, make, { keys, words });
+  return frame("Rides per day and the forecast. Left and right arrows go from day to day, Enter opens a day; the table below has the same numbers.", 300, make, { keys, words, hint: "Point at a day to read it, click to open it; or use the arrow keys and Enter." });
 }
 
 function dayWords(row) {

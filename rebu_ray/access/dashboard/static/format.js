@@ -65,6 +65,7 @@ export const clock = (at) => known(at, (v) => formatter({ hour: "2-digit", minut
 export const moment = (at) =>
   known(at, (v) => formatter({ day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(new Date(v)));
 export const day = (date) => formatter({ weekday: "short", day: "numeric", month: "short" }, "UTC").format(new Date(`${date}T00:00:00Z`));
+export const date = (text) => formatter({ day: "numeric", month: "long", year: "numeric" }, "UTC").format(new Date(`${text}T00:00:00Z`));
 export const longDay = (date) =>
   formatter({ weekday: "long", day: "numeric", month: "long", year: "numeric" }, "UTC").format(new Date(`${date}T00:00:00Z`));
 

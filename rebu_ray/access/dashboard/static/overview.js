@@ -125,7 +125,7 @@ function model(forecast) {
   if (!forecast) return h("p", { class: "note" }, "This platform serves no forecast: its version has no /v1/stats/rides/forecast.");
   if (forecast.failed) return h("p", { class: "note", role: "alert" }, `There is no forecast at the moment: ${forecast.failed.message}.`);
   const test = forecast.backtest || {};
-  const said = [h("strong", {}, MODELS[forecast.model] || forecast.model), forecast.trained_from ? `, learned from ${f.day(forecast.trained_from)} to ${f.longDay(forecast.trained_to)}. ` : ". "];
+  const said = [h("strong", {}, MODELS[forecast.model] || forecast.model), forecast.trained_from ? `, learned from ${f.date(forecast.trained_from)} to ${f.date(forecast.trained_to)}. ` : ". "];
   if (test.mase !== null && test.mase !== undefined) {
     const plain = test.mase_weekday_mean;
     const gain = plain ? 1 - test.mase / plain : null;
