@@ -215,5 +215,7 @@ def test_a_key_in_the_request_counts_and_not_the_cookie() -> None:
 def test_a_page_is_not_asked_for_a_password() -> None:
     script = answer("GET", "/v1/status", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
     assert (script.status_code, script.headers["www-authenticate"]) == (401, 'Bearer realm="Rebu"')
+    wrong = answer("POST", "/v1/session", {"Sec-Fetch-Mode": "cors", "Authorization": "Bearer nonsense"})
+    assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Bearer realm="Rebu"')
     for mode in ({}, {"Sec-Fetch-Mode": "navigate"}):
         assert answer("GET", "/v1/status", mode).headers["www-authenticate"].startswith("Basic ")
