@@ -12,7 +12,7 @@ import ray
 
 from rebu_ray.ingest.forecasts import Forecasts
 from rebu_ray.process.forecast.choice import Forecast
-from rebu_ray.process.forecast.question import Question, answered
+from rebu_ray.process.forecast.question import Question, at_once
 from rebu_ray.store.cursor import Cursors
 
 TODAY = date(2026, 3, 2)
@@ -40,7 +40,7 @@ class Fits:
         await self.may.wait()
         if self.failing:
             raise ray.exceptions.WorkerCrashedError
-        return answered(asked)
+        return at_once(asked)
 
 
 def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
         first = await forecasts.ask(question(), True, 5)
         assert (first.current, first.past) == (True, [])
         assert first.kept is not None
-        assert first.kept.forecast == answered(question())
+        assert first.kept.forecast == at_once(question())
         assert await forecasts.ask(question(), True, 5) == first
         # A restart knows it as well.
         again = Forecasts(Cursors(str(tmp_path)), no_rides, fits)

@@ -99,15 +99,15 @@ def test_days_of_23_and_25_hours_have_no_gaps_of_their_own(zone: str) -> None:
 
 
 def test_a_gap_is_not_learned() -> None:
-    history = History(90)
-    today = FIRST + timedelta(90)
+    history = History(60)
+    today = FIRST + timedelta(60)
 
     def said() -> list[float]:
         question = of_hours("UTC", today, 7, FIRST, history.begins, history.edges, history.rides.tolist())
         return [day.mean for day in answered(question).items]
 
     whole = said()
-    for day in range(75, 90, 3):
+    for day in range(48, 60, 3):
         history.lose(day, 7, 21)
     assert said() == pytest.approx(whole, rel=0.1)
 
