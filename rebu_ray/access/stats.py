@@ -19,10 +19,10 @@ from rebu_ray.access.history import Histories
 from rebu_ray.access.rides_table import unflushed
 from rebu_ray.ingest.dialects import times
 from rebu_ray.keys import Keys, Scope, presented_key
-from rebu_ray.process.forecast.question import Known, Question, at_once
+from rebu_ray.process.forecast.question import Known, Question, at_once, of_hours
 from rebu_ray.process.forecast.series import LONGEST
 from rebu_ray.store.ride_scan import Overlay
-from rebu_ray.zones import bounds
+from rebu_ray.zones import bounds, hours
 
 PARAMETERS: Final = ("days", "tz", "today")
 DAYS: Final = 31
@@ -70,11 +70,14 @@ def routes(
         wanted = asked(request.query_params, FORECAST_DAYS, MOST_FORECAST_DAYS, clock)
         # Today is not over: it says nothing yet.
         dates = wanted._replace(days=LONGEST + 1).dates()[:-1]
-        edges = await asyncio.to_thread(bounds, dates, wanted.zone) if dates else []
-        past = await counted(histories(), counts(), edges) if dates else []
-        first = dates[0] if dates else wanted.today
-        rides = tuple(day[0] for day in past)
-        question = Question(wanted.zone, wanted.today, wanted.days, first, rides)
+        question = Question(wanted.zone, wanted.today, wanted.days, wanted.today, ())
+        if dates:
+            begins = await asyncio.to_thread(bounds, dates, wanted.zone)
+            edges = hours(begins)
+            rides = [hour[0] for hour in await counted(histories(), counts(), edges)]
+            question = await asyncio.to_thread(
+                of_hours, wanted.zone, wanted.today, wanted.days, dates[0], begins, edges, rides
+            )
         is_now = clock().astimezone(ZoneInfo(wanted.zone)).date() == wanted.today
         known: Known = await ask("forecast", question, is_now, WAIT_SECONDS)
         return Response(msgspec.json.encode(_shown(known, question)), media_type="application/json")

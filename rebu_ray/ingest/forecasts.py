@@ -19,12 +19,12 @@ import msgspec
 import ray
 
 from rebu_ray.process.forecast.choice import Forecast
-from rebu_ray.process.forecast.question import Kept, Known, Past, Question
+from rebu_ray.process.forecast.question import Kept, Known, Past, Question, of_hours
 from rebu_ray.process.forecast.series import LONGEST
 from rebu_ray.process.tasks import forecast_task, rides_task
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.lake import LakeError
-from rebu_ray.zones import bounds
+from rebu_ray.zones import bounds, hours
 
 log = logging.getLogger("rebu.forecasts")
 
@@ -130,8 +130,10 @@ class Forecasts:
                 continue
             first = today - timedelta(LONGEST)
             dates = [first + timedelta(n) for n in range(LONGEST)]
-            rides = await self._rides(await asyncio.to_thread(bounds, dates, zone))
-            question = Question(zone, today, days, first, tuple(rides), self._country)
+            begins = await asyncio.to_thread(bounds, dates, zone)
+            edges = hours(begins)
+            found = of_hours(zone, today, days, first, begins, edges, await self._rides(edges))
+            question = msgspec.structs.replace(found, country=self._country)
             await asyncio.wait([self._begun(key, question, True)])
             done += 1
         return done

@@ -12,7 +12,7 @@ import ray
 
 from rebu_ray.ingest.forecasts import Forecasts
 from rebu_ray.process.forecast.choice import Forecast
-from rebu_ray.process.forecast.question import Question, answered
+from rebu_ray.process.forecast.question import Question, at_once
 from rebu_ray.store.cursor import Cursors
 
 TODAY = date(2026, 3, 2)
@@ -40,7 +40,7 @@ class Fits:
         await self.may.wait()
         if self.failing:
             raise ray.exceptions.WorkerCrashedError
-        return answered(asked)
+        return at_once(asked)
 
 
 def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_history_is_fitted_once_and_another_anew(tmp_path: Path) -> None:
         first = await forecasts.ask(question(), True, 5)
         assert (first.current, first.past) == (True, [])
         assert first.kept is not None
-        assert first.kept.forecast == answered(question())
+        assert first.kept.forecast == at_once(question())
         assert await forecasts.ask(question(), True, 5) == first
         # A restart knows it as well.
         again = Forecasts(Cursors(str(tmp_path)), no_rides, fits)
@@ -123,7 +123,7 @@ def test_a_day_begins_with_what_was_asked_for_of_late(tmp_path: Path) -> None:
 
     async def rides(edges: Sequence[int]) -> list[int]:
         counted.append((edges[0], edges[-1]))
-        return [0] * (len(edges) - 31) + [20] * 30
+        return [0] * (len(edges) - 1 - 30 * 24) + [2] * 30 * 24
 
     async def scene() -> None:
         fits = Fits()
@@ -137,7 +137,7 @@ def test_a_day_begins_with_what_was_asked_for_of_late(tmp_path: Path) -> None:
         assert await forecasts.refresh(datetime(2026, 3, 2, 23, tzinfo=UTC)) == 0
         asked = fits.asked[-1]
         assert (asked.zone, asked.today, asked.days, asked.country) == ("Europe/Riga", date(2026, 3, 3), 5, "LV")
-        assert asked.counts[-31:] == (0, *[20] * 30)
+        assert asked.counts[-31:] == (0, *[48] * 30)
         assert counted[0][1] == round(datetime(2026, 3, 2, 22, tzinfo=UTC).timestamp() * 1000)
         assert await forecasts.refresh(datetime(2026, 3, 12, tzinfo=UTC)) == 0
 

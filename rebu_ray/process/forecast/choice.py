@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 
 from rebu_ray.process.forecast.backtest import NAMES, Backtest, backtest, said_by_all
-from rebu_ray.process.forecast.bands import Band, band, coverage
+from rebu_ray.process.forecast.bands import Band, band, coverage, roughness
 from rebu_ray.process.forecast.candidates import BASELINE, ENSEMBLE
 from rebu_ray.process.forecast.series import WEEK, Numbers, Series, weekday_means
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Another number for another way to forecast: what was fitted before is fitted again."""
 FEWEST: Final = 3 * WEEK
 """Days of history below which the baseline is all that can be said."""
@@ -72,12 +72,12 @@ def forecast(series: Series, days: int, free: Collection[date] = ()) -> Forecast
     model = chosen(scores, len(tested.days))
     number = NAMES.index(model)
     # Today is skipped: the first day that is asked for is two days after the last one known.
-    errors, said = tested.errors[:, number, 1:], tested.said[:, number, 1:]
+    past = tested.past(number)
     means = said_by_all(series, days + 1, free)[model][1:]
-    bands = {share: band(means, errors, said, share) for share in _NORMAL}
-    covered = {share: coverage(errors, said, share) for share in _NORMAL}
+    bands = {share: band(means, past, roughness(series), share) for share in _NORMAL}
+    covered = {share: coverage(past, share) for share in _NORMAL}
     told = Scores(
-        windows=len(errors),
+        windows=len(tested.days),
         horizon=tested.horizon - 1,
         mase=_rounded(_mase(tested, number)),
         mase_weekday_mean=_rounded(_mase(tested, NAMES.index(BASELINE))),

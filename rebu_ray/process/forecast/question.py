@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
 import msgspec
+import numpy as np
 import xxhash
 
 from rebu_ray.process.forecast.choice import FORMAT, Day, Forecast, baseline, forecast
 from rebu_ray.process.forecast.free_days import UnknownCountry, holidays_of
+from rebu_ray.process.forecast.gaps import by_hour, missing_days
 from rebu_ray.process.forecast.series import prepared
 
 log = logging.getLogger("rebu.forecast")
@@ -29,6 +32,8 @@ class Question(msgspec.Struct, frozen=True):
     """Rides of each day from `first` to the day before today."""
     country: str = ""
     """Whose holidays count."""
+    missing: tuple[date, ...] = ()
+    """Days on which rides of some hours never came: nothing is learned from them."""
 
     @property
     def digest(self) -> str:
@@ -61,6 +66,16 @@ class Known(msgspec.Struct):
     past: list[Past]
 
 
+def of_hours(
+    zone: str, today: date, days: int, first: date, bounds: Sequence[int], edges: Sequence[int], rides: Sequence[int]
+) -> Question:
+    """The question about a history from `first` on, by its rides between each edge (ms) and the next: those are the
+    hours of its days, whose first instants are the `bounds`, with the end of the last one.
+    """
+    counts = np.nansum(by_hour(rides, edges, bounds), axis=1).astype(np.int64).tolist()
+    return Question(zone, today, days, first, tuple(counts), missing=missing_days(first, rides, edges, bounds))
+
+
 def answered(question: Question) -> Forecast:
     """The forecast of a question. Takes a second."""
     note = None
@@ -69,7 +84,7 @@ def answered(question: Question) -> Forecast:
     except UnknownCountry as error:
         log.warning("forecast without holidays: %s", error)
         free, note = frozenset(), str(error)
-    found = forecast(prepared(question.first, question.counts), question.days, free)
+    found = forecast(prepared(question.first, question.counts, question.missing), question.days, free)
     if note is not None:
         found.note = note if found.note is None else f"{found.note}; {note}"
     return found
@@ -77,4 +92,4 @@ def answered(question: Question) -> Forecast:
 
 def at_once(question: Question) -> Forecast:
     """The baseline, which needs no fitting."""
-    return baseline(prepared(question.first, question.counts), question.days, _NOT_YET)
+    return baseline(prepared(question.first, question.counts, question.missing), question.days, _NOT_YET)

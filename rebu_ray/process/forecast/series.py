@@ -100,6 +100,13 @@ def filled(series: Series) -> Numbers:
     return values
 
 
+def counts_of(logs: Numbers, series: Series) -> Numbers:
+    """Forecasts of log(1 + y) as counts: nothing below zero, and nothing beyond three times what was ever seen."""
+    most = 3 * float(np.nanmax(series.values, initial=0.0)) + 10
+    found: Numbers = np.clip(np.expm1(np.minimum(logs, 50.0)), 0.0, most)
+    return found
+
+
 def scale(series: Series) -> float:
     """The mean absolute error of the value of a week before, by which MASE is measured; NaN where there is none.
 
