@@ -47,6 +47,7 @@ from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.records import BadRequest
@@ -191,7 +192,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     made: Any = serve.deployment(replica)
     gateway = made.options(
         name="Gateway",
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config={
             "min_replicas": min(REPLICAS, settings.max_replicas),
@@ -202,9 +203,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         },
         graceful_shutdown_timeout_s=5,
     )
-    bound: serve.Application = gateway.bind(
-        cold.deployment(settings.lake, settings.max_replicas), sql.deployment(settings)
-    )
+    bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))
     return bound
 
 

@@ -21,6 +21,7 @@ from ray.actor import ActorHandle
 from rebu_ray.ingest.balance import balanced, moves
 from rebu_ray.ingest.lease import Leases
 from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
+from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.routing import (
     NAMESPACE,
     Routing,
@@ -191,6 +192,8 @@ class Placement:
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0.25,
+            resources=place(self._settings, Role.SHARD),
+            scheduling_strategy="SPREAD",
             max_restarts=-1,
             max_concurrency=1000,
         ).remote(slot, self._settings)

@@ -27,6 +27,7 @@ from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
+from rebu_ray.store.tombstones import secret_of
 
 log = logging.getLogger("rebu")
 
@@ -99,6 +100,9 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
             redis.start()
             stack.callback(redis.stop)
             settings = msgspec.structs.replace(settings, redis_url=redis.url)
+        # Made here: actors may be on a node without the data dir, and are made anew on another one.
+        secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
+        settings = msgspec.structs.replace(settings, erasure_secret=secret)
         check_stores(settings)
         _unless(stop)
         say("starting Ray")
