@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 import ray
 from ray import serve
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -55,6 +54,7 @@ from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
+from rebu_ray.store.redis_cluster import connect_async
 
 log = logging.getLogger("rebu.gateway")
 
@@ -78,7 +78,7 @@ class Backends:
 
     async def open(self) -> None:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
-        self.redis = Redis.from_url(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
+        self.redis = connect_async(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
         routing = await self.shards.routing(True)
         reader = serve.get_deployment_handle("LakeReader", app_name=serve.get_replica_context().app_name)
 
