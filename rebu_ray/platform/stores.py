@@ -27,7 +27,7 @@ def check_stores(settings: Settings) -> None:
     TombstoneStore(settings.cursors, settings.lake, secret).load()
     client = connect(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     try:
-        if not is_cluster(settings.redis_url) and client.info("server").get("redis_mode") == "cluster":
+        if not is_cluster(settings.redis_url) and client.info("cluster").get("cluster_enabled"):
             raise StoreError(
                 f"Redis at {_without_password(settings.redis_url)} is one server of a Redis Cluster: "
                 "write redis+cluster:// or rediss+cluster:// in REBU_REDIS_URL"

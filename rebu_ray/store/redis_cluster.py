@@ -152,9 +152,9 @@ class Cluster:
         """Commands to be sent together."""
         return Sent(self)
 
-    def mget(self, keys: Iterable[bytes]) -> list[Any]:
+    def mget(self, *keys: Any) -> list[Any]:
         """The values of keys, wherever they are."""
-        values: list[Any] = self.pipeline().mget(keys).execute()[0]
+        values: list[Any] = self.pipeline().mget(*keys).execute()[0]
         return values
 
     def primaries(self) -> list[Any]:
@@ -184,9 +184,11 @@ class Cluster:
         key = next((_seal_key(n) for n in range(_SEALS) if self.server_of(_seal_slot(n)) is server), None)
         if key is None:  # it has no slots, and so nothing that could be missed
             return b""
-        server.set(key, secrets.token_hex(8), nx=True)
-        value: bytes = server.get(key) or b""
-        return value
+        value: bytes | None = server.get(key)
+        if value is None:
+            server.set(key, secrets.token_hex(8), nx=True)
+            value = server.get(key)
+        return value or b""
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -195,7 +197,8 @@ class Cluster:
 
 
 def _seal_key(number: int) -> bytes:
-    return b"rebu{%d}seal" % number
+    # In the slot of the partition of that number, and none of its keys, which come and go.
+    return b"rebu-seal{%d}" % number
 
 
 @cache
@@ -206,6 +209,22 @@ def _seal_slot(number: int) -> int:
 def slot_of(key: bytes) -> int:
     """The slot of a key."""
     return int(key_slot(key))
+
+
+class Listener:
+    """Redis-py's way to listen, which does not by itself ask for the servers first."""
+
+    def __init__(self, client: redis.asyncio.RedisCluster, options: dict[str, Any]) -> None:
+        self._client: Any = client
+        self._pubsub: Any = self._client.pubsub(**options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pubsub, name)
+
+    async def subscribe(self, *channels: bytes) -> None:
+        """Listen to channels too. Raises one of `store.index.UNAVAILABLE`."""
+        await self._client.initialize()
+        await self._pubsub.subscribe(*channels)
 
 
 class AsyncCluster:
@@ -221,10 +240,14 @@ class AsyncCluster:
         """Commands to be sent together."""
         return AsyncSent(self.client)
 
-    async def mget(self, keys: Iterable[bytes]) -> list[Any]:
+    async def mget(self, *keys: Any) -> list[Any]:
         """The values of keys, wherever they are."""
-        values: list[Any] = (await self.pipeline().mget(keys).execute())[0]
+        values: list[Any] = (await self.pipeline().mget(*keys).execute())[0]
         return values
+
+    def pubsub(self, **options: Any) -> Listener:
+        """Who hears what is published on any server: each tells all others."""
+        return Listener(self.client, options)
 
     async def info(self, section: str) -> dict[str, Any]:
         """What the servers say of themselves; numbers are added up."""
