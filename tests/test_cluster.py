@@ -82,7 +82,7 @@ def test_every_command_is_one_that_a_shell_can_read(config: dict[str, Any]) -> N
 
 def test_its_settings_are_settings(config: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "cluster.env").write_text(heredoc(config, "cluster.env"))
-    secrets = "set -a; HOME=/home/admin REDIS_PASSWORD=one POSTGRES_PASSWORD=two; "
+    secrets = "set -a; HOME=/srv/admin REDIS_PASSWORD=one POSTGRES_PASSWORD=two; "
     shown = subprocess.run(
         ["env", "-i", "bash", "-c", f"{secrets}. {shlex.quote(str(tmp_path / 'cluster.env'))}; /usr/bin/env"],
         check=True,
@@ -96,7 +96,7 @@ def test_its_settings_are_settings(config: dict[str, Any], tmp_path: Path) -> No
     assert settings.lake.startswith("s3://")
     assert re.fullmatch(r"rediss\+cluster://:one@[^@]+:6379", settings.redis_url)
     assert settings.appdb_url.startswith("postgresql://rebu:two@")
-    assert settings.data_dir == "/home/admin/rebu/data"
+    assert settings.data_dir == "/srv/admin/rebu/data"
     assert set(settings.node_roles.split(",")) == set(Role)
     assert settings.shards <= 2 * config["available_node_types"]["shards-and-serve"]["resources"]["rebu_shard"]
 
