@@ -98,8 +98,9 @@ host() {
     mount --bind "$work/host$number/passwd" /etc/passwd
     ln -s "$project/.venv" "$home/rebu/venv"
     ssh-keygen -q -t ed25519 -N '' -f "$work/host$number/hostkey"
-    # A login has nothing of the environment here: the code is to be this project's.
-    echo "export PYTHONPATH=$project" >"$home/.bashrc"
+    # A login has nothing of the environment here: the code is to be this project's. Three hosts on two cores that do
+    # other things as well are slow to start.
+    printf 'export PYTHONPATH=%s RAY_raylet_start_wait_time_s=300\n' "$project" >"$home/.bashrc"
     cp "$home/.bashrc" "$home/.bash_profile"
     /usr/sbin/sshd -D -e -f /dev/null -o "ListenAddress=10.77.0.1$number" -o "HostKey=$work/host$number/hostkey" \
         -o "AuthorizedKeysFile=$work/key.pub" -o StrictModes=no -o UsePAM=no -o PidFile=none -o UseDNS=no \

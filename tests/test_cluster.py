@@ -15,6 +15,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rebu_ray.ingest.roles import Role
 from rebu_ray.settings import Settings, load
+from scripts.lab.derive import derive
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -111,3 +112,18 @@ def test_its_files_are_what_it_says_how_to_make(config: dict[str, Any]) -> None:
 
 def test_no_secret_and_no_account_is_in_it() -> None:
     assert not re.search(r"AKIA|:\d{12}:|://[^$/]*:[^$@/]+@", TEXT)
+
+
+def test_the_laboratory_starts_ray_as_the_cluster_does(config: dict[str, Any], tmp_path: Path) -> None:
+    derived = prepare_config(derive(ROOT / "cluster.yaml", tmp_path))
+    validate_config(derived)
+    assert derived["provider"]["type"] == "local"
+    assert not any("pip" in command or "apt-get" in command for command in derived["setup_commands"])
+    assert len(starts(derived)) == len(starts(config))
+    for here, there in zip(starts(derived), starts(config), strict=True):
+        told = re.search(r" --num-cpus=\d+ --resources='(\{[^']*\})' --object-store-memory=\d+", here)
+        assert told is not None
+        assert here.replace(told.group(), "", 1) == there
+        assert re.search(r"rebu_\w+", told.group(1))
+    assert f"REBU_LAKE_URI={tmp_path}/shared/lake\n" in heredoc(derived, "cluster.env")
+    assert heredoc(derived, "node.sh") == heredoc(config, "node.sh")

@@ -44,7 +44,7 @@ class Platform:
     def __init__(self, settings: Settings, keys: Keys, redis: RedisServer | None) -> None:
         self.settings = settings
         self.keys = keys
-        self.url = f"http://{settings.host}:{settings.port}"
+        self.url = _url(settings)
         self._redis = redis
         self._pillars = {} if ray_address() else local_ray.pillars()
 
@@ -63,6 +63,12 @@ class Platform:
             begin_anew()
         if self._redis is not None and self._redis.revive():
             log.warning("the embedded Redis had died and was started again")
+
+
+def _url(settings: Settings) -> str:
+    """Where somebody on this machine finds the platform."""
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 class _Starting(NamedTuple):
@@ -238,7 +244,7 @@ def _deploy(settings: Settings, keys: Keys) -> None:
     from rebu_ray.access.gateway import APPLICATION, application
 
     serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
-    _await_ready(f"http://{settings.host}:{settings.port}")
+    _await_ready(_url(settings))
 
 
 @contextmanager

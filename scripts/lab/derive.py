@@ -15,6 +15,7 @@ HEAD: Final = "10.77.0.11"
 WORKERS: Final = ("10.77.0.12", "10.77.0.13")
 PARTITIONS: Final = 16
 SHARDS: Final = 4
+MOST_CPUS: Final = 4
 OBJECT_STORE_BYTES: Final = 100 * 1024 * 1024
 CLOUD_ONLY: Final = ("available_node_types", "head_node_type", "idle_timeout_minutes", "upscaling_speed")
 
@@ -49,9 +50,10 @@ def derive(path: Path, work: Path) -> dict[str, Any]:
 
 
 def _told(command: str, resources: dict[str, int]) -> str:
+    """Ray's own options of a node type. Ray makes a process for each CPU before anybody wants one: a few do here."""
     custom = {name: count for name, count in resources.items() if name != "CPU"}
     options = (
-        f"ray start --num-cpus={resources['CPU']} --resources='{json.dumps(custom)}' "
+        f"ray start --num-cpus={min(resources['CPU'], MOST_CPUS)} --resources='{json.dumps(custom)}' "
         f"--object-store-memory={OBJECT_STORE_BYTES}"
     )
     return command.replace("ray start", options, 1)

@@ -103,7 +103,7 @@ class Lab:
         """`ray up`, and every worker there."""
         self.ray("up", "-y", "--no-config-cache", str(self.config))
         self.say("the head is up")
-        self.until("every host is a node", lambda: self._alive() == len(HOSTS), 300)
+        self.until("every host is a node", lambda: self._alive() == len(HOSTS), 900)
 
     def _alive(self) -> int:
         count = "import ray; ray.init(log_to_driver=False); print('alive', sum(n['Alive'] for n in ray.nodes()))"
@@ -118,7 +118,7 @@ class Lab:
             [Path(sys.executable).with_name("ray"), "exec", "--no-config-cache", str(self.config), command],
             env={**os.environ, "TERM": "dumb"}, stdout=log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        self.until("rebu up says that it is ready", self._ready, 420)
+        self.until("rebu up says that it is ready", self._ready, 900)
 
     def _ready(self) -> bool:
         assert self.up is not None
