@@ -227,7 +227,7 @@ class Lab:
         with psycopg.connect(dbname="rides", **login) as connection:
             if not numbers.start:
                 for name, columns in TABLES.items():
-                    connection.execute(f"CREATE TABLE {name} ({', '.join(columns)})")  # type: ignore[arg-type]
+                    connection.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
             for number in numbers:
                 at = _now()
                 connection.execute(
@@ -350,6 +350,8 @@ def play(lab: Lab) -> None:
     lab.check("rebu verify", said.strip().splitlines()[-1], said.rstrip().endswith("ended 0"))
     said = lab.ssh(HEAD, "~/rebu/venv/bin/rebu sql 'select count(*) as n from fact_ride'", seconds=300, check=False)
     lab.say(f"rebu sql: {' '.join(said.split())}")
+    said = lab.ssh(WORKERS[0], "~/rebu/venv/bin/rebu node drain --seconds 600", check=False)
+    lab.check("a node is drained", " ".join(said.split()), said.startswith("draining "))
 
 
 def _alive_in(state: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rebu_ray.platform.redis_server import find_binary
 
@@ -55,7 +55,7 @@ def postgres(work: Path) -> subprocess.Popen[bytes]:
     nobody = pwd.getpwnam("nobody")
     for path in (data, password):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+    as_nobody: Any = {"user": nobody.pw_uid, "group": nobody.pw_gid}
     options = ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync", "--username=rebu"]
     subprocess.run(
         [programs / "initdb", *options, f"--pwfile={password}", "-D", data],
