@@ -26,7 +26,8 @@ from rebu_ray.connect import DataDir, Key, Url, client
 from rebu_ray.keyring import keys
 from rebu_ray.keys import KeysError
 from rebu_ray.letters import audited, deadletters
-from rebu_ray.platform.local_ray import PortTaken
+from rebu_ray.nodes import node
+from rebu_ray.platform.local_ray import NotDrained, PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
 from rebu_ray.platform.running import AlreadyRunning, NotRunning
 from rebu_ray.platform.session import run_in_session
@@ -47,6 +48,7 @@ MISTAKES = (
     AlreadyRunning,
     NotRunning,
     PortTaken,
+    NotDrained,
     RedisServerError,
     StoreError,
     LayoutError,
@@ -74,6 +76,7 @@ app.command()(sql)
 app.add_typer(warehouse, name="warehouse")
 app.command()(dashboard)
 app.add_typer(keys, name="keys")
+app.add_typer(node, name="node")
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")
 

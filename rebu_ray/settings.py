@@ -88,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sql_bytes: int = 512 * 1024 * 1024
     """How much memory a statement may take."""
 
+    node_roles: str = ""
+    """shard, gateway, warehouse, with commas: of which roles a cluster has, or will have, nodes with places for them
+    (custom resources rebu_shard, ...); what it has now is seen without being told."""
     holidays: str = ""
     """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""
 
@@ -156,6 +159,9 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")
+    roles = {"", "shard", "gateway", "warehouse"}
+    if not {name.strip() for name in settings.node_roles.split(",")} <= roles:
+        raise SettingsError(f"node_roles is {settings.node_roles!r}: it may name shard, gateway and warehouse")
     if not re.fullmatch(r"([A-Z]{2,3}(-[A-Z0-9]{1,5})?)?", settings.holidays):
         raise SettingsError(f"holidays is {settings.holidays!r}: it must be a country as US, or a part of one as DE-BE")
     return msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).expanduser().absolute()))

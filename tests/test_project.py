@@ -37,10 +37,11 @@ DOWN = {
     "letters": {"client", "connect"},
     "reindexing": {"client", "ingest"},
     "scaling": {"client", "connect"},
+    "nodes": {"platform"},
     "analytics": {"client", "connect", "ingest", "platform"},
     "cli": {
-        *("access", "analytics", "browsing", "client", "connect", "demo", "ingest", "keyring", "letters", "platform"),
-        *("process", "reindexing", "scaling", "shipping", "simulate", "store"),
+        *("access", "analytics", "browsing", "client", "connect", "demo", "ingest", "keyring", "letters", "nodes"),
+        *("platform", "process", "reindexing", "scaling", "shipping", "simulate", "store"),
     },
 }
 """What each phase may import, besides itself and the shared vocabulary. The vocabulary is every other module."""

@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 from ray import serve
 
 from rebu_ray.access.ride_formats import arrow, table_of
+from rebu_ray.ingest.roles import Role, place
+from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
 from rebu_ray.store.ride_days import RideDays
@@ -94,19 +96,19 @@ class LakeReader:
         return RidePage(arrow(table_of(bodies)) if flat else b",".join(bodies), last)
 
 
-def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
+def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment of the lake's reader."""
     reader: Any = serve.deployment(LakeReader)
     bound: serve.Application = reader.options(
         name="LakeReader",
-        ray_actor_options={"num_cpus": 0.25},
+        ray_actor_options={"num_cpus": 0.25, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=16,
         autoscaling_config={
             "min_replicas": 1,
-            "max_replicas": max_replicas,
+            "max_replicas": settings.max_replicas,
             "target_ongoing_requests": 2,
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
-    ).bind(lake_uri)
+    ).bind(settings.lake)
     return bound

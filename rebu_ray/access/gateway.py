@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 import ray
 from ray import serve
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -45,8 +44,10 @@ from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
+from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.records import BadRequest
@@ -54,6 +55,7 @@ from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
+from rebu_ray.store.redis_cluster import connect_async
 
 log = logging.getLogger("rebu.gateway")
 
@@ -77,8 +79,11 @@ class Backends:
 
     async def open(self) -> None:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
-        self.redis = Redis.from_url(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
+        self.redis = connect_async(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
         routing = await self.shards.routing(True)
+        if self._settings.appdb_url:
+            # Also where nothing but Serve was started. Whoever is the first makes it.
+            await asyncio.to_thread(appdb.start, self._settings)
         reader = serve.get_deployment_handle("LakeReader", app_name=serve.get_replica_context().app_name)
 
         async def cold_page(*args: Any) -> list[bytes]:
@@ -191,7 +196,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     made: Any = serve.deployment(replica)
     gateway = made.options(
         name="Gateway",
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config={
             "min_replicas": min(REPLICAS, settings.max_replicas),
@@ -202,9 +207,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         },
         graceful_shutdown_timeout_s=5,
     )
-    bound: serve.Application = gateway.bind(
-        cold.deployment(settings.lake, settings.max_replicas), sql.deployment(settings)
-    )
+    bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))
     return bound
 
 

@@ -23,7 +23,9 @@ from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest
 from rebu_ray.store import facts
 from rebu_ray.store.index import (
-    Client,
+    Position as IndexPosition,
+)
+from rebu_ray.store.index import (
     anonymous_key,
     history_key,
     links_key,
@@ -32,11 +34,9 @@ from rebu_ray.store.index import (
     position_key,
     unlinks_key,
 )
-from rebu_ray.store.index import (
-    Position as IndexPosition,
-)
 from rebu_ray.store.links import Link, owned, standing
 from rebu_ray.store.member import Codec, time_place
+from rebu_ray.store.redis_cluster import Client
 from rebu_ray.store.rows import json_text, partition_of
 
 POLL_SECONDS: Final = 0.005

@@ -24,9 +24,10 @@ from rebu_ray.ingest.dialects import times
 from rebu_ray.ingest.intake import ShardGone
 from rebu_ray.ingest.position import Position
 from rebu_ray.records import BadRequest, stable_hash
-from rebu_ray.store.index import UNAVAILABLE, Client, history_key, position_key, watch_channel
+from rebu_ray.store.index import UNAVAILABLE, history_key, position_key, watch_channel
 from rebu_ray.store.links import Link, Owned, owned
 from rebu_ray.store.member import Codec, place_time, split
+from rebu_ray.store.redis_cluster import Client
 from rebu_ray.store.rows import json_text, partition_of
 
 WATCH_SECONDS: Final = 30.0

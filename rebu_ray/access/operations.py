@@ -16,7 +16,8 @@ from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
-from rebu_ray.store.index import UNAVAILABLE, Client
+from rebu_ray.store.index import UNAVAILABLE
+from rebu_ray.store.redis_cluster import Client
 
 Ask = Callable[..., Awaitable[Any]]
 """Call a method of the coordinator, by its name, with arguments."""

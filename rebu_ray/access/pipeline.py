@@ -6,11 +6,14 @@ from typing import Any
 
 import hiredis
 
-from rebu_ray.store.index import Client, Command
+from rebu_ray.store.index import Command
+from rebu_ray.store.redis_cluster import AsyncCluster, Client
 
 
 async def ask(client: Client, *commands: Command) -> list[Any]:
     """The replies to read commands, in their order. Raises one of `store.index.UNAVAILABLE`."""
+    if isinstance(client, AsyncCluster):
+        return await _ask_cluster(client, commands)
     connection = await client.connection_pool.get_connection()
     try:
         packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
@@ -22,3 +25,12 @@ async def ask(client: Client, *commands: Command) -> list[Any]:
         raise
     finally:
         await client.connection_pool.release(connection)
+
+
+async def _ask_cluster(client: AsyncCluster, commands: tuple[Command, ...]) -> list[Any]:
+    pipe = client.pipeline()
+    for command in commands:
+        pipe.execute_command(*command)
+    replies = await pipe.execute()
+    # As the servers say it: redis-py makes dictionaries of some.
+    return [[part for pair in r.items() for part in pair] if isinstance(r, dict) else r for r in replies]

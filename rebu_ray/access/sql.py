@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from rebu_ray.access import query
 from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
+from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
@@ -208,8 +209,9 @@ def _said(error: Exception) -> str:
 def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment that runs statements."""
     reader: Any = serve.deployment(SqlReader)
+    options = {"num_cpus": 0.25, "resources": place(settings, Role.WAREHOUSE, SCARCELY)}
     bound: serve.Application = reader.options(
-        name="SqlReader", ray_actor_options={"num_cpus": 0.25}, max_ongoing_requests=8, max_queued_requests=64
+        name="SqlReader", ray_actor_options=options, max_ongoing_requests=8, max_queued_requests=64
     ).bind(settings)
     return bound
 

@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from rebu_ray.store.index import Client, floor_key, history_key
+from rebu_ray.store.index import floor_key, history_key
 from rebu_ray.store.member import PAYLOAD, Codec, Member, split
+from rebu_ray.store.redis_cluster import Client
 
 SCAN_BUDGET: Final = 20_000
 """The most members that one page looks at for a filter; a page may therefore be short and still go on."""

@@ -20,6 +20,7 @@ from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.forecasts import Forecasts, ray_rides
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
+from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
 from rebu_ray.ingest.warehousing import Warehousing
 from rebu_ray.process.forecast.question import Known, Question
@@ -205,6 +206,7 @@ def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
         get_if_exists=True,
         lifetime="detached",
         num_cpus=0,
+        resources=place(settings, Role.SHARD, SCARCELY),
         max_restarts=-1,
         max_concurrency=100,
     ).remote(settings)

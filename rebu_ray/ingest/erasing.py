@@ -8,13 +8,13 @@ import time
 from typing import Final
 
 import ray
-import redis
 
 from rebu_ray.settings import Settings
-from rebu_ray.store.index import UNAVAILABLE, Client, links_key, parse_link, unlinks_key
+from rebu_ray.store.index import UNAVAILABLE, links_key, parse_link, unlinks_key
 from rebu_ray.store.lake import Lake, Manifest
 from rebu_ray.store.links import Link, standing
 from rebu_ray.store.log import ShardLog
+from rebu_ray.store.redis_cluster import Client, connect
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.scrub import Scrubbed, commit_scrubbed, scrub
 from rebu_ray.store.tombstones import Tombstones, TombstoneStore
@@ -47,9 +47,7 @@ class Erasing:
         self._lake = lake
         self._log = log
         self._store = store_of(settings)
-        self._redis: Client = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=2, socket_connect_timeout=1, protocol=2
-        )
+        self._redis: Client = connect(settings.redis_url, socket_timeout=2, socket_connect_timeout=1, protocol=2)
         self._others: set[tuple[str, int]] = set()
         self._away_until = 0.0
         log.linked = self._linked

@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import msgspec
 import ray
-import redis
 
 from rebu_ray.ingest.erasing import store_of
 from rebu_ray.ingest.moves import Standstill
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.forgetting import ERASED, clear, forget, is_whole, names_in_rows, names_of, persist
-from rebu_ray.store.index import UNAVAILABLE, Client
+from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import Lake, LakeError
+from rebu_ray.store.redis_cluster import Client, connect
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import FOLDER, Names
 from rebu_ray.store.warehouse.schema import WarehouseError
@@ -74,9 +74,7 @@ class Erasures:
         self._cursors = Cursors(settings.cursors)
         self._lake = Lake(settings.lake)
         self._journal_uri = settings.journal
-        self._redis: Client = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=60, socket_connect_timeout=2, protocol=2
-        )
+        self._redis: Client = connect(settings.redis_url, socket_timeout=60, socket_connect_timeout=2, protocol=2)
         self._pending = self._noted()
         self._one = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None

@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import ray
-import redis
 from ray.actor import ActorHandle
 
 from rebu_ray.ingest.balance import balanced, moves
 from rebu_ray.ingest.lease import Leases
 from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
+from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.routing import (
     NAMESPACE,
     Routing,
@@ -33,8 +33,9 @@ from rebu_ray.ingest.routing import (
 from rebu_ray.ingest.shard import IngestShard
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
-from rebu_ray.store.index import UNAVAILABLE, Client, disconnect
+from rebu_ray.store.index import UNAVAILABLE, disconnect
 from rebu_ray.store.journal import JournalError, open_journal
+from rebu_ray.store.redis_cluster import Client, connect
 
 log = logging.getLogger("rebu.coordinator")
 
@@ -60,9 +61,7 @@ class Placement:
         self._before_shards = before_shards
         self._cursors = Cursors(settings.cursors)
         self._journal = open_journal(settings.journal)
-        self._redis: Client = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2
-        )
+        self._redis: Client = connect(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, protocol=2)
         self.shards: list[ActorHandle[IngestShard]] = []
         self.states: dict[int, dict[str, Any]] = {}
         """Of every shard, as of the last heart-beat."""
@@ -191,6 +190,7 @@ class Placement:
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0.25,
+            resources=place(self._settings, Role.SHARD),
             scheduling_strategy="SPREAD",  # a node that dies takes as few of them with it as can be
             max_restarts=-1,
             max_concurrency=1000,

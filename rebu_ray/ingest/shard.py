@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any, Final
 
+import ray
+
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
@@ -37,6 +39,7 @@ class IngestShard:
         logging.basicConfig(level=logging.INFO)
         self._slot = slot
         self._settings = settings
+        self._node_id = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._known: Owner | None = None
         """The owner from when it can be told of an erasure."""
         self._found: Owner | None = None
@@ -98,9 +101,12 @@ class IngestShard:
     async def status(self) -> dict[str, Any]:
         """See `Owner.status`; without an owner, why there is none."""
         self._try_again()
+        state: dict[str, Any]
         if self._found is None:
-            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
-        return await self._found.status()
+            state = {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
+        else:
+            state = await self._found.status()
+        return state | {"node_id": self._node_id}
 
     async def prepare(self, partitions: tuple[int, ...]) -> None:
         """See `Owner.prepare`."""

@@ -17,6 +17,7 @@ from rebu_ray.ingest.appdb.database import Away, Database, Position, Unreadable,
 from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.erasing import store_of
 from rebu_ray.ingest.identity import stream_of
+from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.records import Kind, Record
 from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake, LakeError
@@ -162,14 +163,15 @@ class Warehousing:
             for look in range(LOOKS):
                 await self._gather()
                 await self._load(False)
-                found: Verdict = await _done(verify_task.remote(self._settings))
+                found: Verdict = await _done(verify_task.options(resources=self._at()).remote(self._settings))
                 if found.equal or look + 1 == LOOKS:
                     return found
         raise AssertionError("the last look returns")
 
     async def forget(self) -> None:
         """Make the warehouse anew without those who were erased, where there is one."""
-        if await asyncio.to_thread(self._settings.warehouse_file.exists):
+        # On a node for it nobody here sees whether there is one.
+        if bool(self._at()) or await asyncio.to_thread(self._settings.warehouse_file.exists):
             async with self._one:
                 await self._load(False)
 
@@ -185,7 +187,7 @@ class Warehousing:
 
     async def _load(self, rebuild: bool) -> Loaded:
         try:
-            found: Loaded = await _done(load_task.remote(self._settings, rebuild))
+            found: Loaded = await _done(load_task.options(resources=self._at()).remote(self._settings, rebuild))
         except (WarehouseError, LakeError, OSError, ray.exceptions.RayError) as error:
             self._failure = str(error)
             raise
@@ -193,6 +195,10 @@ class Warehousing:
         for note in found.notes:
             log.warning("%s", note)
         return found
+
+    def _at(self) -> dict[str, float]:
+        """Where the file is."""
+        return place(self._settings, Role.WAREHOUSE, SCARCELY)
 
     async def _turn(self) -> None:
         await asyncio.sleep(min(FIRST_SECONDS, self._settings.warehouse_seconds))

@@ -56,7 +56,8 @@ def _answer(status: int) -> bytes:
 _SCRIPT: Final = r"""#!/bin/sh
 # Runs HAProxy on Serve's configuration with the changes that rebu_ray/platform/haproxy.py tells of.
 [ "$2" = "-f" ] || exec "@BINARY@" "$@"
-sed -e 's|^\( *bind \)\*\{0,1\}:\([0-9]*\)|\1127.0.0.1:\2|' \
+sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|' \
+    -e '/^listen stats/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|' \
     -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @FOLDER@/503.http|' \
     -e 's|^\( *errorfile 50[234]\) .*|\1 @FOLDER@/503.http|' \
     -e 's| mode 666 level admin| mode 600 level admin|' \

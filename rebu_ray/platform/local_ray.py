@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,10 @@ _FOLDER_LENGTH: Final = 19
 
 class PortTaken(Exception):
     """Something listens already where the platform was to."""
+
+
+class NotDrained(Exception):
+    """Ray refuses to drain a node; the message says why."""
 
 
 def free_port() -> int:
@@ -140,9 +145,29 @@ def prepare(data_dir: str) -> Path:
     haproxy.mkdir(mode=0o700)
     replicas = _free_block(30_000)
     os.environ |= {
+        **serving(haproxy),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
+        # Without a cluster to reach, Ray's own processes listen on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+    }
+    return folder
+
+
+def serving(haproxy: Path) -> dict[str, str]:
+    """What Ray and Serve want in the environment wherever Rebu runs, on one machine or on each node of a cluster.
+
+    HAProxy is started by a script that this leaves in its folder, where its sockets are as well.
+    """
+    return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(install(haproxy)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         _SOCKET_PATH: str(haproxy / "admin.sock"),
@@ -150,12 +175,6 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         # They would cost a tenth of a small request: a line of log each, which a process of Serve's takes apart.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # An HAProxy that died is started again when it was missed three times: after three seconds, not thirty.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -165,15 +184,11 @@ def prepare(data_dir: str) -> Path:
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.
         "RAY_worker_niceness": "0",
-        # Without a cluster to reach, Ray's own processes listen on loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    return folder
 
 
 def _free_block(first: int) -> int:
@@ -191,3 +206,29 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def drain(seconds: int) -> str:
+    """Have this node of a cluster take nothing more, since it will be gone in so many seconds; its id.
+
+    Raises NotDrained.
+    """
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+
+    ray.init(address="auto", log_to_driver=False, configure_logging=False)
+    try:
+        context = ray.get_runtime_context()
+        node_id: str = context.get_node_id()
+        accepted, reason = GcsClient(address=context.gcs_address).drain_node(
+            node_id,
+            DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "this node will be gone soon",
+            time.time_ns() // 1_000_000 + 1000 * seconds,
+        )
+    finally:
+        ray.shutdown()
+    if not accepted:
+        raise NotDrained(f"Ray does not drain this node: {reason}")
+    return node_id

@@ -11,6 +11,7 @@ import redis
 from rebu_ray.settings import Settings
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.layout import open_layout
+from rebu_ray.store.redis_cluster import connect, is_cluster, servers
 from rebu_ray.store.tombstones import TombstoneStore, secret_of
 
 
@@ -24,17 +25,22 @@ def check_stores(settings: Settings) -> None:
     _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: open_journal(settings.journal).segments())
     secret = settings.erasure_secret.encode() or secret_of(settings.data_dir)
     TombstoneStore(settings.cursors, settings.lake, secret).load()
-    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+    client = connect(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     try:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
+        if not is_cluster(settings.redis_url) and client.info("cluster").get("cluster_enabled"):
+            raise StoreError(
+                f"Redis at {_without_password(settings.redis_url)} is one server of a Redis Cluster: "
+                "write redis+cluster:// or rediss+cluster:// in REBU_REDIS_URL"
+            )
+        policies = {server.info("memory").get("maxmemory_policy", "noeviction") for server in servers(client)}
+        for policy in policies - {"noeviction"}:
             raise StoreError(
                 f"Redis at {_without_password(settings.redis_url)} drops keys when it is full (maxmemory-policy "
                 f"{policy}): set it to noeviction, or histories would lack records and nobody would know"
             )
     except redis.BusyLoadingError:
         return  # it is there and reads its snapshot: the shards wait for it
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         raise StoreError(
             f"Redis at {_without_password(settings.redis_url)} cannot be used ({error}): correct REBU_REDIS_URL, "
             "or leave it out for the embedded one"

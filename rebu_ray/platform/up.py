@@ -27,6 +27,7 @@ from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
+from rebu_ray.store.tombstones import secret_of
 
 log = logging.getLogger("rebu")
 
@@ -43,7 +44,7 @@ class Platform:
     def __init__(self, settings: Settings, keys: Keys, redis: RedisServer | None) -> None:
         self.settings = settings
         self.keys = keys
-        self.url = f"http://{settings.host}:{settings.port}"
+        self.url = _url(settings)
         self._redis = redis
         self._pillars = {} if ray_address() else local_ray.pillars()
 
@@ -62,6 +63,12 @@ class Platform:
             begin_anew()
         if self._redis is not None and self._redis.revive():
             log.warning("the embedded Redis had died and was started again")
+
+
+def _url(settings: Settings) -> str:
+    """Where somebody on this machine finds the platform."""
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 class _Starting(NamedTuple):
@@ -99,6 +106,9 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
             redis.start()
             stack.callback(redis.stop)
             settings = msgspec.structs.replace(settings, redis_url=redis.url)
+        # Made here: actors may be on a node without the data dir, and are made anew on another one.
+        secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
+        settings = msgspec.structs.replace(settings, erasure_secret=secret)
         check_stores(settings)
         _unless(stop)
         say("starting Ray")
@@ -234,7 +244,7 @@ def _deploy(settings: Settings, keys: Keys) -> None:
     from rebu_ray.access.gateway import APPLICATION, application
 
     serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
-    _await_ready(f"http://{settings.host}:{settings.port}")
+    _await_ready(_url(settings))
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from rebu_ray.process.tables import ERRORS
 from rebu_ray.records import Kind
 from rebu_ray.store.facts import ErrorEntry, Fact, Keys, parse_error, parse_fact
 from rebu_ray.store.index import (
-    Client,
     anonymous_key,
     links_key,
     parse_link,
@@ -23,6 +22,7 @@ from rebu_ray.store.index import (
 )
 from rebu_ray.store.links import Link, owned, standing
 from rebu_ray.store.member import Codec, time_place
+from rebu_ray.store.redis_cluster import Client
 from rebu_ray.store.rows import partition_of
 
 FACT_ROWS = pa.schema(

@@ -9,7 +9,6 @@ from functools import lru_cache
 import msgspec
 import pyarrow as pa
 import ray
-import redis
 
 from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
@@ -18,8 +17,9 @@ from rebu_ray.process.full import Crossing, Full, crossing, full
 from rebu_ray.process.load import load, subjects_of
 from rebu_ray.process.rebuild import Hot, Piece, index_piece
 from rebu_ray.store.facts import Keys
-from rebu_ray.store.index import Client, Index
+from rebu_ray.store.index import Index
 from rebu_ray.store.lake import Lake
+from rebu_ray.store.redis_cluster import Client, connect
 from rebu_ray.store.ride_days import RideDays
 from rebu_ray.store.ride_files import RideFiles
 from rebu_ray.store.ride_scan import NOTHING_FRESH
@@ -93,4 +93,4 @@ def _index(url: str, owner: str) -> Index:
 def _redis(url: str) -> Client:
     """The worker's connection: workers are used again for the next task."""
     pa.set_cpu_count(1)
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=2, protocol=2)
+    return connect(url, socket_timeout=10, socket_connect_timeout=2, protocol=2)

@@ -16,7 +16,6 @@ from redis import ResponseError
 from rebu_ray.records import Kind, Source
 from rebu_ray.store.facts import Fact, Keys, parse_fact
 from rebu_ray.store.index import (
-    Client,
     anonymous_key,
     floor_key,
     history_key,
@@ -33,6 +32,7 @@ from rebu_ray.store.journal import Journal, unpack
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.links import Link, owned, standing
 from rebu_ray.store.member import Codec, split, time_place
+from rebu_ray.store.redis_cluster import Client
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import Gone, Names, named_in
 

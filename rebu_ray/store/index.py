@@ -13,17 +13,16 @@ Every key carries its partition as a hash tag, so that a partition's keys share 
     rebu{P}pos          format:sequence number up to which the partition's journal is indexed, with ":behind:END"
                         while the index is known to lack something, END being how far the journal was, and with
                         ":anew" behind that while it is built from nothing
+    rebu{P}of           of a Redis Cluster: of which constellation of servers the partition's index is
     rebu{P}was          pos, while Redis is full: it cannot be written then, but be renamed
 """
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import hiredis
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,16 +30,22 @@ import redis
 
 from rebu_ray.records import HISTORY_KINDS, Kind
 from rebu_ray.store.member import INDEX_FORMAT, Codec, members, place, place_time, split, time_place
+from rebu_ray.store.redis_cluster import Client, Cluster, connect, is_cluster, servers
 from rebu_ray.store.replays import marked
 from rebu_ray.store.rows import partition_of
+from rebu_ray.store.sender import Sender
 
 Command = tuple[bytes | str | int, ...]
-Client = Any
-"""A redis-py client that answers bytes; its own types are those of every option at once."""
 
-UNAVAILABLE: Final = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.exceptions.ResponseError)
+UNAVAILABLE: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.exceptions.ResponseError,
+    redis.exceptions.ClusterError,
+    redis.exceptions.RedisClusterException,
+)
 """What a Redis that is away, loading, full or read-only raises."""
-
 _SHOWN: Final = frozenset(HISTORY_KINDS)
 _OTHERS: Final = (b"l", b"b", b"o", b"m", b"v", b"V", b"r", b"s", b"a")
 """Letters of the keys that rows of other partitions may have written."""
@@ -80,6 +85,10 @@ def position_key(partition: int) -> bytes:
 
 def withdrawn_key(partition: int) -> bytes:
     return b"rebu{%d}was" % partition
+
+
+def constellation_key(partition: int) -> bytes:
+    return b"rebu{%d}of" % partition
 
 
 def unflushed_key(partition: int) -> bytes:
@@ -266,8 +275,11 @@ class IndexEmptied(redis.ResponseError):
 
 def disconnect(redis: Client, name: str) -> int:
     """Close every connection of a name; how many there were. Raises one of `UNAVAILABLE`."""
-    found = [client["id"] for client in redis.client_list() if client["name"] == name]
-    return sum(int(redis.client_kill_filter(_id=number)) for number in found)
+    closed = 0
+    for server in servers(redis):
+        found = [client["id"] for client in server.client_list() if client["name"] == name]
+        closed += sum(int(server.client_kill_filter(_id=number)) for number in found)
+    return closed
 
 
 class Index:
@@ -281,7 +293,8 @@ class Index:
         """
 
         def connected(connection: Any) -> None:
-            connection.on_connect()
+            if not is_cluster(url):  # whose client has done so
+                connection.on_connect()
             allowed = False
             try:
                 check()
@@ -292,7 +305,7 @@ class Index:
                 if not allowed:
                     connection.disconnect()  # else the next who wants one takes it for checked
 
-        self.redis: Client = redis.Redis.from_url(
+        self.redis: Client = connect(
             url,
             socket_timeout=10,
             socket_connect_timeout=2,
@@ -301,54 +314,43 @@ class Index:
             client_name=name or None,
             redis_connect_func=connected,
         )
-        self._connection: Any = None
+        self._sender = Sender(self.redis)
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send many commands at once and check every reply. Raises IndexEmptied, or another of `UNAVAILABLE`."""
-        if not commands:
-            return
-        if self._connection is None:
-            self._connection = self.redis.connection_pool.get_connection()
-        connection = self._connection
-        failed: redis.ResponseError | None = None
-        try:
-            packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
-            connection.send_packed_command([packed])
-            # A reply has four bytes at least: wake up when all are there, not for every few of them.
-            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4 * len(commands))
-            for number in range(len(commands)):
-                try:
-                    if connection.read_response() is None:  # only `SET XX` answers so
-                        failed = IndexEmptied("the index was emptied")
-                except redis.ResponseError as error:
-                    failed = error
-                if number == 0:
-                    connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        except BaseException:
-            connection.disconnect()
-            raise
-        if failed is not None:
-            raise failed
+        if self._sender.send(commands):  # only `SET XX` answers so
+            raise IndexEmptied("the index was emptied")
 
     def positions(self, partitions: Iterable[int]) -> dict[int, Position | None]:
-        """How far each partition is indexed; None where it has to be rebuilt. Withdrawn ones are behind."""
+        """How far each partition is indexed; None where it has to be rebuilt. Withdrawn ones are behind.
+
+        What rows say about things of other partitions is on other servers of a cluster: where one of these has lost
+        something, the positions of partitions on others know nothing of that.
+        """
         wanted = list(partitions)
+        now = self._constellation()
         pipe = self.redis.pipeline(transaction=False)
         for partition in wanted:
             pipe.get(position_key(partition))
             pipe.get(withdrawn_key(partition))
+            pipe.get(constellation_key(partition))
         replies = iter(pipe.execute())
         found: dict[int, Position | None] = {}
         for partition in wanted:
-            position, withdrawn = parse_position(next(replies)), parse_position(next(replies))
+            position, withdrawn, of = parse_position(next(replies)), parse_position(next(replies)), next(replies)
             if position is None and withdrawn is not None:
                 position = withdrawn._replace(behind=True)
-            found[partition] = position
+            found[partition] = position if of == now else None
         return found
+
+    def _constellation(self) -> bytes | None:
+        return self.redis.constellation() if isinstance(self.redis, Cluster) else None
 
     def set_positions(self, positions: Mapping[int, Position | int]) -> None:
         """Say how far partitions are indexed, whatever was known of them before."""
-        self.send([("SET", position_key(p), _value(position)) for p, position in positions.items()])
+        now = self._constellation()
+        of = [] if now is None else [("SET", constellation_key(p), now) for p in positions]
+        self.send([*of, *(("SET", position_key(p), _value(position)) for p, position in positions.items())])
 
     def move_positions(self, positions: Mapping[int, Position | int]) -> None:
         """Say how far partitions are indexed now. Raises IndexEmptied where one has no position any more."""
@@ -441,7 +443,5 @@ class Index:
         return int(self.redis.zremrangebylex(history_key(partition, stream), b"-", b"(" + floor))
 
     def close(self) -> None:
-        if self._connection is not None:
-            self.redis.connection_pool.release(self._connection)
-            self._connection = None
+        self._sender.close()
         self.redis.close()

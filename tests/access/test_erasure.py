@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rebu_ray.access.tape import END, START, Filter
 from rebu_ray.process.tasks import recompute
 from rebu_ray.records import BadRequest, Kind, MatchedBy, Record, Source
-from rebu_ray.store.index import Client
 from rebu_ray.store.journal import unpack
 from rebu_ray.store.member import Codec
+from rebu_ray.store.redis_cluster import Client
 from rebu_ray.store.rows import decode
 from tests.access.serving import ADMIN, READ, reading, refused
 from tests.access.worlds import World

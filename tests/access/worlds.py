@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-
 from rebu_ray.access.cold import LakeReader
 from rebu_ray.access.history import Histories
 from rebu_ray.records import HISTORY_KINDS, Kind, Record
@@ -18,6 +16,7 @@ from rebu_ray.store.index import Index, commands, position_commands
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import DataFile, Lake, TallyFile
 from rebu_ray.store.member import Codec, place
+from rebu_ray.store.redis_cluster import connect_async
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.scrub import commit_scrubbed, scrub
 from rebu_ray.store.tombstones import Hashing, Tombstones
@@ -124,7 +123,7 @@ class World:
     @asynccontextmanager
     async def reading(self, wait_seconds: float = 0.0) -> AsyncIterator[Histories]:
         """A reader of it."""
-        redis: Any = Redis.from_url(self._url, protocol=2)
+        redis: Any = connect_async(self._url, protocol=2)
         try:
             yield Histories(redis, PARTITIONS, self.lake_reader().page, wait_seconds)
         finally:

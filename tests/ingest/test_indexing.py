@@ -119,8 +119,9 @@ class Owner:
         return {p: Position(seq) for p, seq in self.log.last_seq.items()}
 
     def held(self) -> dict[bytes, object]:
-        """What Redis has, but for when streams were written to."""
-        return {key: value for key, value in dump(self.redis.redis).items() if not key.endswith(b"}q")}
+        """What Redis has, but for when streams were written to, and by which servers."""
+        found = dump(self.redis.redis).items()
+        return {key: v for key, v in found if not key.endswith((b"}q", b"}of")) and not key.startswith(b"rebu-seal")}
 
     def close(self) -> None:
         self.log.close()

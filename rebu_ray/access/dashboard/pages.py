@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from rebu_ray.access.dashboard import session
 from rebu_ray.keys import Keys
-from rebu_ray.store.index import UNAVAILABLE, Client
+from rebu_ray.store.index import UNAVAILABLE
+from rebu_ray.store.redis_cluster import Client
 
 MEDIA: Final = {
     "html": "text/html; charset=utf-8",

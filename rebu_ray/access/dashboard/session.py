@@ -21,7 +21,7 @@ from rebu_ray.access import query
 from rebu_ray.ingest.dialects.times import text
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.passes import Pass, Use
-from rebu_ray.store.index import Client
+from rebu_ray.store.redis_cluster import Client
 
 PATH: Final = "/v1/session"
 _OWN: Final = ("same-origin", "none")

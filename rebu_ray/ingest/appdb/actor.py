@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from rebu_ray.ingest.appdb.asked import APPDB
 from rebu_ray.ingest.appdb.puller import Puller
 from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.ingest.routing import NAMESPACE
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.records import BadRequest, Parsed, Source
@@ -110,6 +111,7 @@ def start(settings: Settings) -> ActorHandle[Any]:
         get_if_exists=True,
         lifetime="detached",
         num_cpus=0,
+        resources=place(settings, Role.SHARD, SCARCELY),
         max_restarts=-1,
         max_concurrency=4,
     ).remote(settings)

@@ -1,0 +1,40 @@
+"""Which nodes of a cluster an actor goes to.
+
+A node of a role has a custom resource `rebu_ROLE`, as many as it is to hold actors of that role (see cluster.yaml).
+Where a cluster has no such nodes, as on one machine, actors go anywhere.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import ray
+
+from rebu_ray.settings import Settings
+
+
+class Role(StrEnum):
+    """What a node may be for."""
+
+    SHARD = "shard"
+    """Shards, one a place; the coordinator and the puller of the application database take next to none."""
+    GATEWAY = "gateway"
+    """Replicas of Serve, one a place."""
+    WAREHOUSE = "warehouse"
+    """The analytics database, a file of one node's, and who reads it."""
+
+
+SCARCELY: Final = 0.001
+"""Of a place: for what is to be on such a node, and takes no room."""
+
+
+def place(settings: Settings, role: Role, share: float = 1.0) -> dict[str, float]:
+    """The resources by which an actor goes to nodes of a role; none where there are no such nodes.
+
+    Nodes that are still to come are not known to Ray: `Settings.node_roles` tells of them.
+    """
+    resource = f"rebu_{role}"
+    told = [name.strip() for name in settings.node_roles.split(",")]
+    known = role in told or ray.cluster_resources().get(resource, 0.0) > 0
+    return {resource: share} if known else {}
