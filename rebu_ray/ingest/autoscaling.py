@@ -55,21 +55,26 @@ class Autoscaling:
         scale: Callable[[int], Awaitable[object]],
         cursors: Cursors,
         request: Callable[[list[dict[str, float]]], None] = lambda wanted: request_resources(bundles=wanted),
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`states` tells how many shards there are to be, whether a scaling is under way, and how each shard is."""
+        """`states` tells how many shards there are to be, whether a scaling is under way, and how each shard is.
+
+        `wall` is the time of day in seconds, `clock` never goes back.
+        """
         self._settings = settings
         self._states = states
         self._scale = scale
         self._cursors = cursors
         self._request = request
         self._predicts = settings.autoscaling == PREDICTIVE
-        self._clock, self._speed = week_clock(settings.traffic_clock)
-        self._meter = Meter()
+        self._now, self._speed = week_clock(settings.traffic_clock, wall)
+        self._meter = Meter(clock)
         self._week: Week | None = None
         self._size: ShardSize | None = None
         if settings.scales_shards:
             low, high = (min(n, partitions) for n in (settings.min_shards, settings.max_shards))
-            self._size = ShardSize(low, high, settings.shard_bytes_s, settings.downscale_seconds, time.monotonic)
+            self._size = ShardSize(low, high, settings.shard_bytes_s, settings.downscale_seconds, clock)
         self._advice = Advice(None, 0.0)
         self._expected = 0
         self._requested: list[dict[str, float]] | None = None
@@ -114,16 +119,19 @@ class Autoscaling:
         }
 
     async def _run(self) -> None:
-        self._week = Week(self._settings.timezone, await asyncio.to_thread(self._load))
         while True:
             await asyncio.sleep(STEP_SECONDS)
-            await self._step(self._week)
+            await self.step()
 
-    async def _step(self, week: Week) -> None:
+    async def step(self) -> None:
+        """Look, learn, and have done what follows."""
+        if self._week is None:
+            self._week = Week(self._settings.timezone, await asyncio.to_thread(self._load))
+        week = self._week
         demand = self._meter.demand()
         wanted, busy, states = self._states()
         bytes_s = math.fsum(state.get("load_bytes_s", 0) for state in states.values())
-        now = self._clock()
+        now = self._now()
         if demand is not None and week.observe(now, demand.at_once, bytes_s):
             await self._save(week)
         floor = floor_bytes = 0.0

@@ -59,7 +59,7 @@ def test_replicas_add_up_and_whoever_is_silent_no_longer_counts() -> None:
     assert meter.demand() is None
     meter.note("a", Report(1.0, 10, 0, 2.0))
     meter.note("b", Report(2.0, 40, 0, 8.0))
-    assert meter.demand() == Demand(6.0, 30.0, 0.0, pytest.approx(0.2))
+    assert meter.demand() == Demand(6.0, 30.0, 0.0, 0.2)
     clock.now += WINDOW_S / 2
     meter.note("b", Report(2.0, 40, 0, 8.0))
     clock.now += WINDOW_S / 2
