@@ -94,8 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str = "UTC"
     """The zone whose clocks the week goes by, as Europe/Berlin."""
     traffic_clock: str = ""
-    """For rehearsals, a clock for that week: 2026-03-02T05:00:00Z*60 begins there, a minute a second; empty: the real
-    one.
+    """For rehearsals, what that week's clock shows, how fast it is, and when it shows that, as
+    2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z; empty: the real one.
     """
     proxies: str = "EveryNode"
     """On a cluster, where requests come in: EveryNode that has gateways, or HeadOnly."""

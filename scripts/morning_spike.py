@@ -25,8 +25,10 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,23 +37,27 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
 
+from platforms import StartError
+
 from scripts.spike.morning import BATCH, USERS, Run, Shape, Watch, numbers, samples_of, send, user
 from scripts.spike.nodes import Far, OnNodes, far_redis
 from scripts.spike.plot import plot
 
-FAR_S: Final = 0.25
+FAR_S: Final = 0.5
 """How long an answer of Redis waits on its way."""
-TARGET: Final = 8
-MOST_AT_ONCE: Final = 20
+TARGET: Final = 4
+MOST_AT_ONCE: Final = 10
 """Of a gateway. HAProxy sends it up to twice its share, so that it is more than twice what is aimed at."""
-LOW, HIGH = 1, 8
+LOW, HIGH = 1, 7
 PART: Final = 1.5
 """How many times the oracle's gateway seconds may be paid for."""
-MORNINGS: Final = {"reactive": "2026-03-02T05:00:00Z", "predictive": "2026-03-09T05:00:00Z"}
+MORNINGS: Final = {"reactive": "2026-03-02T06:00:00Z", "predictive": "2026-03-09T06:00:00Z"}
+START_S: Final = 75.0
+"""How long a start may take: both mornings begin at the same time of their clocks."""
 SETTINGS: Final = {
     "REBU_SHARDS": "1",
     "REBU_MAX_SHARDS": "2",
-    "REBU_SHARD_BYTES_S": "300000",
+    "REBU_SHARD_BYTES_S": "150000",
     "REBU_MIN_REPLICAS": str(LOW),
     "REBU_MAX_REPLICAS": str(HIGH),
     "REBU_TARGET_REQUESTS": str(TARGET),
@@ -82,13 +88,20 @@ def stage() -> Iterator[tuple[Path, Far]]:
 def morning(policy: str, shape: Shape, seed: int, folder: Path, far: Far) -> Run:
     """One of them, from the start of the cluster to its end."""
     run = Run(policy, shape)
-    settings = {**SETTINGS, "REBU_AUTOSCALING": policy, "REBU_TRAFFIC_CLOCK": f"{MORNINGS[policy]}*60"}
-    with OnNodes(folder, far, settings) as platform:
-        with Watch(platform.gcs) as watch:
-            print(f"{policy}: up", flush=True)
-            far.seconds = FAR_S
-            asyncio.run(send(run, platform.address, platform.write_key, policy, seed, watch.look))
-            far.seconds = 0.0
+    begins = datetime.now(UTC) + timedelta(seconds=START_S)
+    clock = f"{MORNINGS[policy]}*60@{begins.isoformat()}"
+    with OnNodes(folder, far, {**SETTINGS, "REBU_AUTOSCALING": policy, "REBU_TRAFFIC_CLOCK": clock}) as platform:
+        left = (begins - datetime.now(UTC)).total_seconds()
+        print(f"{policy}: up, the morning begins in {left:.0f} s", flush=True)
+        if left < 0:
+            raise StartError(f"the platform took longer than {START_S:.0f} s to start")
+        time.sleep(left)
+        # Ray tells whoever is connected of every node that ends.
+        with (folder / "told.log").open("a") as told, redirect_stdout(told), redirect_stderr(told):
+            with Watch(platform.gcs) as watch:
+                far.seconds = FAR_S
+                asyncio.run(send(run, platform.address, platform.write_key, policy, seed, watch.look))
+                far.seconds = 0.0
         check(run, platform)
     return run
 

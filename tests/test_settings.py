@@ -27,7 +27,7 @@ CHOSEN = {
     "holidays": "DE-BE",
     "autoscaling": "reactive",
     "timezone": "Europe/Berlin",
-    "traffic_clock": "2026-03-02T05:00:00Z*60",
+    "traffic_clock": "2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z",
     "proxies": "HeadOnly",
 }
 """What may be said of settings that take no other text."""

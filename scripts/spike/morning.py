@@ -22,6 +22,7 @@ LATE_S: Final = 2.0
 """Whatever is answered later after it fell due than that was held up."""
 HELD_UP: Final = 0.01
 """The part of a second's requests that may be, with nothing amiss."""
+LOOK_S: Final = 1.5
 CALM_S: Final = 5.0
 """For how long nothing may be held up until a rush counts as absorbed."""
 
@@ -32,10 +33,10 @@ class Shape:
 
     night_s: float = 60.0
     ramp_s: float = 20.0
-    rush_s: float = 100.0
-    after_s: float = 100.0
-    night: float = 5.0
-    rush: float = 50.0
+    rush_s: float = 90.0
+    after_s: float = 90.0
+    night: float = 2.5
+    rush: float = 25.0
 
     @property
     def seconds(self) -> float:
@@ -180,7 +181,7 @@ async def send(run: Run, address: tuple[str, int], key: str, name: str, seed: in
             found = await asyncio.to_thread(look)
             found.at = time.monotonic() - began
             run.samples.append(found)
-            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began - found.at)))
+            await asyncio.sleep(max(0.0, LOOK_S - (time.monotonic() - began - found.at)))
 
     looking = asyncio.create_task(samples())
     under_way = set()

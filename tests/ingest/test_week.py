@@ -110,17 +110,25 @@ def test_every_instant_has_its_step_and_expectations_never_fail(begin: datetime,
 
 
 def test_a_clock_for_rehearsals() -> None:
-    wall = 1_000_000.0
-    now, speed = week_clock("2026-03-02T05:00:00Z*60", lambda: wall)
+    wall = ms("2026-11-20T09:00:00Z") / 1000
+    now, speed = week_clock("2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z", lambda: wall)
     assert (now(), speed) == (ms("2026-03-02T05:00:00Z"), 60)
     wall += 10
     assert now() == ms("2026-03-02T05:10:00Z")
     real, speed = week_clock("", lambda: wall)
-    assert (real(), speed) == (1_000_010_000, 1)
+    assert (real(), speed) == (ms("2026-11-20T09:00:10Z"), 1)
 
 
 @pytest.mark.parametrize(
-    "text", ["60", "2026-03-02T05:00:00Z", "2026-03-02T05:00:00*60", "soon*2", "2026-03-02T05:00:00Z*0"]
+    "text",
+    [
+        "60",
+        "2026-03-02T05:00:00Z*60",
+        "2026-03-02T05:00:00*60@2026-11-20T09:00:00Z",
+        "2026-03-02T05:00:00Z*60@2026-11-20T09:00:00",
+        "2026-03-02T05:00:00Z*0@2026-11-20T09:00:00Z",
+        "soon*2@now",
+    ],
 )
 def test_what_is_no_clock(text: str) -> None:
     with pytest.raises(ClockError, match="no clock"):
