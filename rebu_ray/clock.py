@@ -24,9 +24,7 @@ def week_clock(text: str, wall: Callable[[], float] = time.time) -> tuple[Callab
     times = [] if found is None else [_instant(found[1]), _instant(found[3])]
     if found is None or None in times or not float(found[2]):
         example = "2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z"
-        raise ClockError(
-            f"{text!r} is no clock: write what it shows, how fast it is, and when it shows that: {example}"
-        )
+        raise ClockError(f"{text!r} is no clock: write what it shows, how fast it is and when, as {example}")
     (shown, at), speed = (t for t in times if t is not None), float(found[2])
     return lambda: round(1000 * (shown + speed * (wall() - at))), speed
 

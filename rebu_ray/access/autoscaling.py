@@ -30,6 +30,7 @@ FRESH_SECONDS: Final = 5.0
 FLOOR_SECONDS: Final = 120.0
 """For how long what was expected counts while the coordinator is away."""
 LOOK_BACK_SECONDS: Final = 10.5
+"""Over how long Serve averages; it wants more than ten seconds."""
 
 
 class Source(Protocol):

@@ -84,6 +84,7 @@ class Autoscaling:
         """Go on by itself from now on, where there is anything to scale."""
         if self._task is None and self._settings.autoscales:
             self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(_tell)
 
     def close(self) -> None:
         """Stop, and want nothing more of the nodes."""
@@ -108,7 +109,7 @@ class Autoscaling:
         demand = self._meter.demand()
         return {
             "autoscaling": {
-                "policy": self._settings.autoscaling,
+                "policy": "stopped: the log says why" if self._task.done() else self._settings.autoscaling,
                 "requests_at_once": None if demand is None else round(demand.at_once, 2),
                 "answered_s": None if demand is None else round(demand.answered_s, 1),
                 "refused_s": None if demand is None else round(demand.refused_s, 1),
@@ -138,7 +139,7 @@ class Autoscaling:
         if self._predicts:
             soon = week.expected(now, self._after(now, REPLICA_START_SECONDS))
             floor, floor_bytes = HEADROOM * soon.at_once, HEADROOM * soon.bytes_s
-            self._prewarm(week, now, wanted)
+            await self._prewarm(week, now, wanted)
         self._advice = Advice(None if demand is None else demand.at_once, floor)
         if self._size is not None:
             away = [state for state in states.values() if state["index"] != "current"]
@@ -149,7 +150,7 @@ class Autoscaling:
                 log.info("%d shards take %d bytes/s, the oldest queue is %.1f s: %d", wanted, bytes_s, age, size)
                 await self._scale(size)
 
-    def _prewarm(self, week: Week, now: int, shards: int) -> None:
+    async def _prewarm(self, week: Week, now: int, shards: int) -> None:
         """Have nodes for what is expected by the time they are there."""
         settings = self._settings
         later = week.expected(now, self._after(now, settings.node_start_seconds + REPLICA_START_SECONDS))
@@ -159,7 +160,7 @@ class Autoscaling:
         if wanted == self._requested:
             return
         try:
-            self._request(wanted)
+            await asyncio.to_thread(self._request, wanted)
         except ray.exceptions.RayError as error:
             log.warning("nodes for %d gateways are not asked for: %s", self._expected, error)
             return
@@ -181,3 +182,9 @@ class Autoscaling:
             await asyncio.to_thread(self._cursors.save, _SAVED, msgspec.msgpack.encode(week.saved()))
         except OSError as error:
             log.warning("what was learned of the week is not kept: %s", error)
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    """Without its autoscaling a platform stays as large as it is; that is to be seen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("nothing is scaled any more, until the coordinator is started anew", exc_info=error)
