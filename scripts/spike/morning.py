@@ -23,6 +23,8 @@ LATE_S: Final = 2.0
 HELD_UP: Final = 0.01
 """The part of a second's requests that may be, with nothing amiss."""
 LOOK_S: Final = 1.5
+MOST_WAIT_S: Final = 4
+"""The longest that a sender waits of its own accord until it comes again."""
 CALM_S: Final = 5.0
 """For how long nothing may be held up until a rush counts as absorbed."""
 
@@ -35,8 +37,8 @@ class Shape:
     ramp_s: float = 20.0
     rush_s: float = 90.0
     after_s: float = 90.0
-    night: float = 2.5
-    rush: float = 25.0
+    night: float = 3.0
+    rush: float = 30.0
 
     @property
     def seconds(self) -> float:
@@ -172,8 +174,9 @@ async def send(run: Run, address: tuple[str, int], key: str, name: str, seed: in
                 run.answers.append(found)
                 return
             found.refusals += status == 429
-            # Not all of them at the same time again.
-            await asyncio.sleep(int(sender.wait or 1) * (1 + 0.5 * chance.random()))
+            # Never before it was told to, later each time as SDKs do, and not all of them at the same time again.
+            wait = max(int(sender.wait or 1), min(2 ** (found.refusals - 1), MOST_WAIT_S))
+            await asyncio.sleep(wait * (1 + 0.5 * chance.random()))
         run.unsent += 1
 
     async def samples() -> None:

