@@ -13,10 +13,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 import msgspec
 
+from rebu_ray.clock import ClockError, week_clock
+
 MAX_PARTITIONS: Final = 4096
+REACTIVE: Final = "reactive"
+PREDICTIVE: Final = "predictive"
+PROXIES: Final = ("EveryNode", "HeadOnly")
 
 
 class SettingsError(Exception):
@@ -63,8 +69,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """After how many days without a new event a user's history is read from the lake alone."""
     lease_seconds: float = 20.0
     """How long a shard may leave heart-beats unanswered before its partitions go to others."""
+    autoscaling: str = PREDICTIVE
+    """reactive: by what is asked for now; predictive: also by what last week asked for at this time."""
+    min_replicas: int = 2
+    """The fewest gateways, where `max_replicas` allows them: one alone is on one core, whatever the load."""
     max_replicas: int = 2
     """Upper bound of each autoscaled deployment."""
+    target_requests: int = 32
+    """Requests at once that a gateway is meant to have: there are as many gateways as that takes."""
+    replica_requests: int = 256
+    """The most requests that a gateway replica works on at once: those beyond are refused with 429."""
+    upscale_seconds: float = 2.0
+    """How long gateways have to be too few before there are more."""
+    downscale_seconds: float = 60.0
+    """How long gateways or shards have to be too many before there are fewer."""
+    min_shards: int = 0
+    """The fewest shards where they are autoscaled; 0: as many as `shards`."""
+    max_shards: int = 0
+    """The most shards where they are autoscaled; 0: they are not."""
+    shard_bytes_s: float = 16 * 1024 * 1024
+    """Bytes of rows that a shard is meant to take a second: there are as many shards as that takes."""
+    node_start_seconds: float = 180.0
+    """How long a new node takes until it can be used: as long before they are needed nodes are asked for."""
+    timezone: str = "UTC"
+    """The zone whose clocks the week goes by, as Europe/Berlin."""
+    traffic_clock: str = ""
+    """For rehearsals, what that week's clock shows, how fast it is, and when it shows that, as
+    2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z; empty: the real one.
+    """
+    proxies: str = "EveryNode"
+    """On a cluster, where requests come in: EveryNode that has gateways, or HeadOnly."""
     queue_bytes: int = 64 * 1024 * 1024
     """Bytes of rows that may wait for one shard before writes are refused with 429."""
     inflight_bytes: int = 64 * 1024 * 1024
@@ -93,6 +127,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     (custom resources rebu_shard, ...); what it has now is seen without being told."""
     holidays: str = ""
     """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""
+
+    @property
+    def gateway_bounds(self) -> tuple[int, int]:
+        """The fewest and the most gateways."""
+        return min(self.min_replicas, self.max_replicas), self.max_replicas
+
+    @property
+    def scales_shards(self) -> bool:
+        """Whether the number of shards follows the load."""
+        return self.max_shards > 0
+
+    @property
+    def autoscales(self) -> bool:
+        """Whether there is anything that follows the load but what Serve does by itself."""
+        low, high = self.gateway_bounds
+        return low < high or self.scales_shards
 
     @property
     def journal(self) -> str:
@@ -136,7 +186,12 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("shards", 1, 1000),
         ("partitions", 1, MAX_PARTITIONS),
         ("port", 1, 65535),
+        ("min_replicas", 1, 10_000),
         ("max_replicas", 1, 10_000),
+        ("target_requests", 1, 1_000_000),
+        ("replica_requests", 1, 1_000_000),
+        ("min_shards", 0, 1000),
+        ("max_shards", 0, 1000),
         ("hot_events", 1, 10_000_000),
         ("breaker_share", 0, 1),
         ("breaker_records", 1, 1_000_000_000),
@@ -155,6 +210,10 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         "breaker_seconds",
         "appdb_poll_seconds",
         "appdb_overlap_seconds",
+        "upscale_seconds",
+        "downscale_seconds",
+        "shard_bytes_s",
+        "node_start_seconds",
     ):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
@@ -164,6 +223,21 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         raise SettingsError(f"node_roles is {settings.node_roles!r}: it may name shard, gateway and warehouse")
     if not re.fullmatch(r"([A-Z]{2,3}(-[A-Z0-9]{1,5})?)?", settings.holidays):
         raise SettingsError(f"holidays is {settings.holidays!r}: it must be a country as US, or a part of one as DE-BE")
+    for name, known in (("autoscaling", (REACTIVE, PREDICTIVE)), ("proxies", PROXIES)):
+        if getattr(settings, name) not in known:
+            raise SettingsError(f"{name} is {getattr(settings, name)!r}: it must be {' or '.join(known)}")
+    if settings.timezone not in available_timezones():
+        raise SettingsError(f"timezone is {settings.timezone!r}: it must be one as Europe/Berlin")
+    try:
+        week_clock(settings.traffic_clock)
+    except ClockError as error:
+        raise SettingsError(f"traffic_clock: {error}") from error
+    if settings.scales_shards and settings.max_shards < settings.min_shards:
+        raise SettingsError(f"max_shards is {settings.max_shards}: it must be at least min_shards")
+    if settings.scales_shards:
+        low = settings.min_shards or min(settings.shards, settings.max_shards)
+        shards = min(max(settings.shards, low), settings.max_shards)
+        settings = msgspec.structs.replace(settings, min_shards=low, shards=shards)
     return msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).expanduser().absolute()))
 
 

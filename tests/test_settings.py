@@ -23,13 +23,40 @@ def test_options_win_over_the_environment_and_none_is_no_option() -> None:
     assert (found.port, found.shards, found.host) == (9000, 5, "127.0.0.1")
 
 
+CHOSEN = {
+    "holidays": "DE-BE",
+    "autoscaling": "reactive",
+    "timezone": "Europe/Berlin",
+    "traffic_clock": "2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z",
+    "proxies": "HeadOnly",
+    "node_roles": "shard,gateway",
+}
+"""What may be said of settings that take no other text."""
+
+
 def test_every_setting_can_be_said_in_the_environment() -> None:
     for name in Settings.__struct_fields__:
         value = getattr(Settings(), name)
         number = "1" if name == "breaker_share" else "7"
-        said = {"holidays": "DE-BE", "node_roles": "shard,gateway"}.get(name, "/some/where")
+        said = CHOSEN.get(name, "/some/where")
         text, wanted = (number, type(value)(number)) if not isinstance(value, str) else (said, said)
         assert getattr(load({f"REBU_{name.upper()}": text}), name) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(CHOSEN))
+def test_settings_that_name_something_name_what_there_is(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load({f"REBU_{name.upper()}": "/some/where"})
+
+
+def test_shards_are_autoscaled_between_bounds_that_begin_with_what_was_asked_for() -> None:
+    assert not load({"REBU_SHARDS": "3"}).scales_shards
+    found = load({"REBU_SHARDS": "3", "REBU_MAX_SHARDS": "8"})
+    assert (found.shards, found.min_shards, found.max_shards, found.autoscales) == (3, 3, 8, True)
+    found = load({"REBU_SHARDS": "9", "REBU_MIN_SHARDS": "2", "REBU_MAX_SHARDS": "4"})
+    assert (found.shards, found.min_shards) == (4, 2)
+    with pytest.raises(SettingsError, match="max_shards"):
+        load({"REBU_MIN_SHARDS": "3", "REBU_MAX_SHARDS": "2"})
 
 
 @pytest.mark.parametrize("text", ["germany", "de", "DE-", "/some/where"])

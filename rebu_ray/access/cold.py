@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ray import serve
 
+from rebu_ray.access.autoscaling import LOOK_BACK_SECONDS
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.ingest.roles import Role, place
 from rebu_ray.settings import Settings
@@ -107,6 +108,7 @@ def deployment(settings: Settings) -> serve.Application:
             "min_replicas": 1,
             "max_replicas": settings.max_replicas,
             "target_ongoing_requests": 2,
+            "look_back_period_s": LOOK_BACK_SECONDS,
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },

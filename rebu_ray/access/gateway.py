@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 
 from rebu_ray.access import (
     audit,
+    autoscaling,
     cold,
     deadletters,
     documentation,
@@ -49,6 +50,7 @@ from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.shards import Shards
+from rebu_ray.ingest.traffic import Work
 from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
@@ -60,10 +62,6 @@ from rebu_ray.store.redis_cluster import connect_async
 log = logging.getLogger("rebu.gateway")
 
 APPLICATION = "rebu"
-REPLICAS: Final = 2
-"""How many gateways there are at least: one alone is on one core, whatever the load."""
-
-
 MOST_CONNECTIONS: Final = 10_000
 """More than HAProxy lets through: Serve is not to queue what `Admission` refuses."""
 
@@ -125,15 +123,23 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         settings.breaker_share, settings.breaker_records, settings.breaker_seconds, _telling(backends.ask)
     )
 
+    work = Work()
+
+    def admission() -> Admission:
+        return Admission(settings.inflight_bytes, requests=settings.replica_requests)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await backends.open()
+        reports = asyncio.create_task(autoscaling.reports(backends.ask, work)) if settings.autoscales else None
         yield
+        if reports is not None:
+            reports.cancel()
         await backends.close()
 
     app = Starlette(
         routes=[
-            *write_routes.routes(keys, lambda: backends.intake, Admission(settings.inflight_bytes), breaker),
+            *write_routes.routes(keys, lambda: backends.intake, admission(), breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
             *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
             *rides.routes(keys, lambda: backends.rides),
@@ -161,7 +167,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             Exception: _failed,
         },
     )
-    counted = _counted(app, backends.counters, Admission(settings.inflight_bytes))
+    counted = _counted(app, backends.counters, admission(), work)
     return session.with_cookie(counted, keys, settings.port)
 
 
@@ -198,31 +204,41 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         name="Gateway",
         ray_actor_options={"num_cpus": 0.5, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=MOST_CONNECTIONS,
-        autoscaling_config={
-            "min_replicas": min(REPLICAS, settings.max_replicas),
-            "max_replicas": settings.max_replicas,
-            "target_ongoing_requests": 32,
-            "upscale_delay_s": 5,
-            "downscale_delay_s": 60,
-        },
+        autoscaling_config=autoscaling.of_gateways(settings),
         graceful_shutdown_timeout_s=5,
     )
     bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))
     return bound
 
 
-def _counted(app: ASGIApp, counters: Counter[str], reads: Admission) -> ASGIApp:
+def _counted(app: ASGIApp, counters: Counter[str], reads: Admission, work: Work) -> ASGIApp:
     """The application with its answers counted, and no more reads at once than it takes on. Streams stay open."""
 
     async def counting(
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
+        refused = False
+
         async def note(message: Any) -> None:
+            nonlocal refused
             if message["type"] == "http.response.start":
                 counters[f"responses_{message['status'] // 100}xx"] += 1
+                refused = message["status"] in (429, 503)
             await send(message)
 
-        if scope["type"] != "http" or scope["method"] != "GET" or not _is_read(scope["path"]):
+        if scope["type"] != "http" or not _is_work(scope["path"]):
+            await admitted(scope, receive, note)
+            return
+        work.begun()
+        try:
+            await admitted(scope, receive, note)
+        finally:
+            work.ended(refused)
+
+    async def admitted(
+        scope: Any, receive: Callable[[], Awaitable[Any]], note: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or not _is_work(scope["path"]):
             await app(scope, receive, note)
             return
         try:
@@ -235,7 +251,8 @@ def _counted(app: ASGIApp, counters: Counter[str], reads: Admission) -> ASGIApp:
     return counting
 
 
-def _is_read(path: str) -> bool:
+def _is_work(path: str) -> bool:
+    """Whether a request keeps a gateway busy: neither a probe, nor a stream that stays open."""
     return path.startswith("/v1/") and not path.endswith("/stream")
 
 

@@ -66,8 +66,11 @@ class Held:
 class Admission:
     """The bytes and the number of requests that this replica holds, and whether there is room for more."""
 
-    def __init__(self, limit_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit_bytes: int, clock: Callable[[], float] = time.monotonic, requests: int = MAX_REQUESTS
+    ) -> None:
         self._limit = limit_bytes
+        self._most = requests
         self.held_bytes = 0
         self.held_requests = 0
         self._clock = clock
@@ -79,7 +82,7 @@ class Admission:
     @contextmanager
     def request(self) -> Iterator[Held]:
         """A request, from its first byte to its answer. Raises BadRequest 429 where there are too many."""
-        if self.held_requests >= MAX_REQUESTS:
+        if self.held_requests >= self._most:
             raise overloaded(self._requests_drain.wait_s(self.held_requests))
         held = Held(self)
         if not self.held_requests:

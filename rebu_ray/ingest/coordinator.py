@@ -15,13 +15,15 @@ from ray.actor import ActorHandle
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.appdb import asked as appdb
+from rebu_ray.ingest.autoscaling import Advice, Autoscaling
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.forecasts import Forecasts, ray_rides
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
-from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.roles import SCARCELY
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
+from rebu_ray.ingest.traffic import Report
 from rebu_ray.ingest.warehousing import Warehousing
 from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.settings import Settings
@@ -59,7 +61,9 @@ class Coordinator:
         self._auditing = asyncio.Lock()
         self._suspensions = Suspensions()
         rides = ray_rides(settings.lake, layout.partitions)
-        self._forecasts = Forecasts(Cursors(settings.cursors), rides, country=settings.holidays)
+        cursors = Cursors(settings.cursors)
+        self._forecasts = Forecasts(cursors, rides, country=settings.holidays)
+        self._autoscaling = Autoscaling(settings, layout.partitions, placement.standing, placement.scale, cursors)
 
     async def _check_index(self) -> None:
         await self._erasures.check_index()
@@ -91,11 +95,20 @@ class Coordinator:
         self._erasures.resume()
         self._forecasts.resume()
         self._warehousing.begin()
+        self._autoscaling.begin()
         return routing
 
     async def scale(self, shards: int) -> dict[str, Any] | None:
         """Have so many shards: see `Placement.scale`."""
         return await self._placement.scale(shards)
+
+    async def traffic(self, replica: str, report: Report) -> None:
+        """Take note of what a gateway replica does."""
+        self._autoscaling.note(replica, report)
+
+    async def advice(self) -> Advice:
+        """What Serve's autoscaling is to know."""
+        return self._autoscaling.advice
 
     async def settings(self) -> Settings:
         """What the platform was started with."""
@@ -110,6 +123,7 @@ class Coordinator:
             "coordinator_pid": os.getpid(),
             "shards": [state for _, state in sorted(self._placement.states.items())],
             **self._placement.status(),
+            **self._autoscaling.status(),
             "suspended": self._suspensions.summary(_now()),
             "erasures": self._erasures.summary(),
             "warehouse": self._warehousing.status(),
@@ -194,6 +208,7 @@ class Coordinator:
         self._erasures.close()
         self._forecasts.close()
         self._warehousing.close()
+        self._autoscaling.close()
         await self._placement.stop()
 
 
@@ -206,7 +221,8 @@ def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
         get_if_exists=True,
         lifetime="detached",
         num_cpus=0,
-        resources=place(settings, Role.SHARD, SCARCELY),
+        # On the head: a node with nothing but this on it counts as idle, and is taken away.
+        resources={"node:__internal_head__": SCARCELY},
         max_restarts=-1,
         max_concurrency=100,
     ).remote(settings)

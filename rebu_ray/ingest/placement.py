@@ -125,6 +125,12 @@ class Placement:
         after = balanced(owners, range(shards))
         return {"shards": shards, "before": before, "moves": sum(a != b for a, b in zip(owners, after, strict=True))}
 
+    def standing(self) -> tuple[int, bool, dict[int, dict[str, Any]]]:
+        """How many shards there are to be, whether a scaling is under way, and the state of each."""
+        if self._moves is None:
+            return 0, True, {}
+        return self._moves.standing.wanted, self._scaling, self.states
+
     def status(self) -> dict[str, Any]:
         """What is moving, and what has moved since the coordinator started."""
         if self._moves is None:

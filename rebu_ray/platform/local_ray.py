@@ -180,6 +180,9 @@ def serving(haproxy: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # A proxy that is slow to start, since everything starts at once, is not to be started again.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # Replicas and handles tell of their requests every other second, not every ten: a rush is seen as it begins.
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
         # A batch goes to its shard within the call, not by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.

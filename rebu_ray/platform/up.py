@@ -227,7 +227,7 @@ def _serve(settings: Settings) -> Iterator[None]:
     from ray import serve
 
     serve.start(
-        proxy_location="EveryNode" if ray_address() else "HeadOnly",
+        proxy_location=settings.proxies if ray_address() else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 120},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
