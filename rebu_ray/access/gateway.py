@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -43,6 +43,7 @@ from rebu_ray.access import (
 from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
+from rebu_ray.access.measures import GatewayMeasures, Reporter
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
@@ -73,7 +74,8 @@ class Backends:
         self._settings = settings
         self.shards = Shards(settings)
         self.ask = self.shards.ask
-        self.counters: Counter[str] = Counter()
+        self.measures = GatewayMeasures()
+        self.reporter = Reporter("gateway", self.measures.registry, self.ask)
 
     async def open(self) -> None:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
@@ -85,7 +87,8 @@ class Backends:
             found: list[bytes] = await reader.page.remote(*args)
             return found
 
-        self.intake = Intake(self.shards.routing, self.shards.append)
+        self.reporter.begin()
+        self.intake = Intake(self.shards.routing, self.shards.append, self.measures.verdicts.note)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
 
         statements = serve.get_deployment_handle("SqlReader", app_name=serve.get_replica_context().app_name)
@@ -110,6 +113,7 @@ class Backends:
         self.live = Live(self.redis, self.histories, cold_page, self.shards.watch)
 
     async def close(self) -> None:
+        self.reporter.close()
         await self.redis.aclose()
 
 
@@ -120,6 +124,10 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         settings.breaker_share, settings.breaker_records, settings.breaker_seconds, _telling(backends.ask)
     )
 
+    writes, reads = Admission(settings.inflight_bytes), Admission(settings.inflight_bytes)
+    backends.measures.watch("write", writes)
+    backends.measures.watch("read", reads)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await backends.open()
@@ -128,7 +136,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            *write_routes.routes(keys, lambda: backends.intake, Admission(settings.inflight_bytes), breaker),
+            *write_routes.routes(keys, lambda: backends.intake, writes, breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
             *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
             *rides.routes(keys, lambda: backends.rides),
@@ -140,7 +148,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             *rights.erasing(keys, lambda: backends.histories, backends.ask),
             *sql.routes(keys, lambda: backends.run_sql),
             *warehouse.routes(keys, backends.ask),
-            *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
+            *operations.routes(keys, lambda: backends.redis, backends.ask, backends.reporter),
             *session.routes(keys, settings.port),
             *pages.routes(keys, lambda: backends.redis, settings.port),
             *documentation.routes(),
@@ -156,7 +164,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             Exception: _failed,
         },
     )
-    counted = _counted(app, backends.counters, Admission(settings.inflight_bytes))
+    counted = _counted(app, backends.measures, reads)
     return session.with_cookie(counted, keys, settings.port)
 
 
@@ -208,26 +216,40 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     return bound
 
 
-def _counted(app: ASGIApp, counters: Counter[str], reads: Admission) -> ASGIApp:
-    """The application with its answers counted, and no more reads at once than it takes on. Streams stay open."""
+def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission) -> ASGIApp:
+    """The application with its answers counted and timed, and no more reads at once than it takes on.
+
+    Streams stay open.
+    """
 
     async def counting(
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
         async def note(message: Any) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                counters[f"responses_{message['status'] // 100}xx"] += 1
+                status = message["status"]
             await send(message)
 
-        if scope["type"] != "http" or scope["method"] != "GET" or not _is_read(scope["path"]):
-            await app(scope, receive, note)
-            return
         try:
-            with reads.request():
+            if scope["method"] != "GET" or not _is_read(scope["path"]):
                 await app(scope, receive, note)
-        except BadRequest as error:
-            refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
-            await refusal(scope, receive, note)
+                return
+            try:
+                with reads.request():
+                    await app(scope, receive, note)
+            except BadRequest as error:
+                refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
+                await refusal(scope, receive, note)
+        finally:
+            if status:
+                route = scope["route"].path if "route" in scope else "none"
+                measures.answered(scope["method"], route, status, time.perf_counter() - began)
 
     return counting
 

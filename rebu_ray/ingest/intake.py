@@ -130,7 +130,14 @@ class Lane:
 class Intake:
     """Takes parsed requests, one after the other or many at once."""
 
-    def __init__(self, routing: Callable[[bool], Awaitable[Routing]], call: Call) -> None:
+    def __init__(
+        self,
+        routing: Callable[[bool], Awaitable[Routing]],
+        call: Call,
+        note: Callable[[Source, tuple[int, ...], float], None] = lambda source, counts, took: None,
+    ) -> None:
+        """`note` is told of every request that was answered: see `Verdicts.note`."""
+        self._note = note
         self._routing = routing
         self._call = call
         self._lanes: dict[int, Lane] = {}
@@ -157,6 +164,15 @@ class Intake:
         `producer` and `sequence` (of the first record) tell one refused line from another with the same words.
         Raises BadRequest 429 or 503 when a shard cannot take them now.
         """
+        began = time.perf_counter()
+        receipt = await self._store(source, parsed, received_at, producer, sequence)
+        counts = (receipt.accepted, receipt.duplicate, receipt.rejected, receipt.suppressed)
+        self._note(source, counts, time.perf_counter() - began)
+        return receipt
+
+    async def _store(
+        self, source: Source, parsed: Ordinary | Parsed, received_at: int, producer: str | None, sequence: int | None
+    ) -> Receipt:
         routing = await self._routing(False)
         self._slots = len({*routing.owners})
         partitions = routing.partitions

@@ -25,6 +25,7 @@ from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.indexing import Indexing, ray_rebuild
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
+from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.rate import Rate
@@ -54,12 +55,13 @@ ASK_AGAIN_SECONDS: Final = 5.0
 class Owner:
     """One slot's owner, on the event loop of its actor. Ray is only its way to other shards and to tasks."""
 
-    def __init__(self, slot: int, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings, measures: ShardMeasures) -> None:
         """Claims the slot, and only then reads what it owns: whoever gives its partitions to another fences it after
         that has been saved.
         """
         self._slot = slot
         self._settings = settings
+        self._measures = measures
         self._cursors = Cursors(settings.cursors)
         standing = self._read_standing()
         partitions = standing.routing.partitions
@@ -88,6 +90,7 @@ class Owner:
             self._append_documents,
             self._ask,
             self._own,
+            measures,
         )
         self._lake_lock = asyncio.Lock()
         rebuild = ray_rebuild(settings, partitions, slot)
@@ -357,7 +360,9 @@ class Owner:
         finally:
             self._queued_bytes -= sum(call.batch.nbytes for call in group)
         self._load.add(batch.nbytes)
-        rate = batch.nbytes / max(time.monotonic() - started, 1e-6)
+        took = time.monotonic() - started
+        self._measures.commit.observe(took)
+        rate = batch.nbytes / max(took, 1e-6)
         self._drain_rate = rate if not self._drain_rate else 0.8 * self._drain_rate + 0.2 * rate
         stored = int(commit.new.sum())
         self._counts["stored"] += stored
@@ -370,9 +375,11 @@ class Owner:
             ready = [await self._to_index.get()]
             while not self._to_index.empty():
                 ready.append(self._to_index.get_nowait())
-            await self._indexing.apply([commit for _, commit in ready])
+            with self._measures.index.time():
+                await self._indexing.apply([commit for _, commit in ready])
             for group, commit in ready:
                 self._done(group)
+                self._measures.appended(call.at for call in group)
                 requests = request_rows(commit.rows)
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))
@@ -444,7 +451,7 @@ class Owner:
             segments = await self._in(self._writer, self._log.seal)
             if not segments:
                 return 0
-            manifests = dict(self._log.manifests)
+            began, manifests = time.monotonic(), dict(self._log.manifests)
             stones = self._log.tombstones
             results = await flush_task.remote(self._settings.journal, self._settings.lake, segments, manifests, stones)
             committed: dict[int, Manifest] = {}
@@ -458,6 +465,7 @@ class Owner:
                 await asyncio.to_thread(self._lake.remove, partition, files)
             self._garbage = [(r.partition, r.replaced) for r in results if r.replaced]
             self._counts["flushes"] += 1
+            self._measures.flush.observe(time.monotonic() - began)
             if not self._indexing.behind:
                 try:
                     for result in results:

@@ -11,9 +11,11 @@ import time
 from typing import Any, Final
 
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
+from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
 from rebu_ray.ingest.routing import Standing
+from rebu_ray.metrics import snapshot
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.journal import JournalCorrupt, JournalError
@@ -37,6 +39,7 @@ class IngestShard:
         logging.basicConfig(level=logging.INFO)
         self._slot = slot
         self._settings = settings
+        self._measures = ShardMeasures()
         self._known: Owner | None = None
         """The owner from when it can be told of an erasure."""
         self._found: Owner | None = None
@@ -53,7 +56,7 @@ class IngestShard:
     def _open(self) -> None:
         """Become the owner, or take note of why that cannot be."""
         try:
-            owner = self._known = Owner(self._slot, self._settings)
+            owner = self._known = Owner(self._slot, self._settings, self._measures)
             owner.reload()  # whoever was erased while it read: they were told of before it could be
             self._found = owner
         except (OSError, JournalError, LakeError) as error:
@@ -96,11 +99,12 @@ class IngestShard:
         return await (await self._owner()).compute(subjects)
 
     async def status(self) -> dict[str, Any]:
-        """See `Owner.status`; without an owner, why there is none."""
+        """See `Owner.status`; without an owner, why there is none. `measured` is what the process has counted."""
         self._try_again()
+        measured = {"measured": snapshot(self._measures.registry)}
         if self._found is None:
-            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
-        return await self._found.status()
+            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail} | measured
+        return await self._found.status() | measured
 
     async def prepare(self, partitions: tuple[int, ...]) -> None:
         """See `Owner.prepare`."""
