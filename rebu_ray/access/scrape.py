@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from rebu_ray.access.cluster import Cluster
 from rebu_ray.access.measures import Reporter
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING
-from rebu_ray.ingest.appdb import actor as appdb
+from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.metrics import Part, exposition
 from rebu_ray.store.index import UNAVAILABLE, Client
 
