@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ray import serve
 
+from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
@@ -94,9 +95,17 @@ class LakeReader:
         return RidePage(arrow(table_of(bodies)) if flat else b",".join(bodies), last)
 
 
+class ServedLakeReader(LakeReader):
+    """A replica of it."""
+
+    def __init__(self, lake_uri: str) -> None:
+        super().__init__(lake_uri)
+        tell_in_background("lake-reader")
+
+
 def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
     """The Serve deployment of the lake's reader."""
-    reader: Any = serve.deployment(LakeReader)
+    reader: Any = serve.deployment(ServedLakeReader)
     bound: serve.Application = reader.options(
         name="LakeReader",
         ray_actor_options={"num_cpus": 0.25},

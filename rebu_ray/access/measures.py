@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -15,6 +17,7 @@ from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.http import SEGMENT_CALLS
 from rebu_ray.ingest.measures import Verdicts
 from rebu_ray.ingest.reports import REPORT_SECONDS
+from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE
 from rebu_ray.metrics import new_registry, seconds, snapshot
 
 log = logging.getLogger("rebu.metrics")
@@ -113,3 +116,20 @@ class Reporter:
             except ray.exceptions.RayError as error:
                 log.info("the coordinator is not told what was counted: %s", type(error).__name__)
             await asyncio.sleep(REPORT_SECONDS)
+
+
+def tell_in_background(kind: str) -> None:
+    """Have a replica that answers in threads tell what its process takes, for as long as it lives."""
+    registry, who = new_registry(), uuid.uuid4().hex
+
+    def tell() -> None:
+        number: int | None = None
+        while True:
+            try:
+                coordinator = ray.get_actor(COORDINATOR, NAMESPACE)
+                number = ray.get(coordinator.report.remote(kind, who, number, snapshot(registry)))[0]
+            except (ray.exceptions.RayError, TimeoutError, ValueError) as error:  # there may be none yet
+                log.info("the coordinator is not told what was counted: %s", type(error).__name__)
+            time.sleep(REPORT_SECONDS)
+
+    threading.Thread(target=tell, name="report", daemon=True).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -66,10 +66,10 @@ class Scrape:
                 state, parts = await self._reporter.report("measured")
                 state |= await self._cluster.status()
                 found = [*_of_platform(state), *_of_shards(state["shards"]), *await self._redis_families()]
-                if (pulled := await appdb.status()) is not None:
-                    if data := pulled.pop("measured", b""):
-                        parts = [*parts, Part("appdb", {}, data)]
-                    found += _of_database(pulled)
+                pulled = await appdb.status()
+                if pulled is not None and (data := pulled.pop("measured", b"")):
+                    parts = [*parts, Part("appdb", {}, data)]
+                found += _of_database(pulled)
                 self._text = await asyncio.to_thread(exposition, parts, found)
                 self._at = time.monotonic()
         return self._text
@@ -90,7 +90,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _labelled(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+def _labelled(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[Sequence[str], float]]) -> Metric:
     family: Any = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, text, labels=labels)
     for of, value in values:
         family.add_metric(of, value)
@@ -145,21 +145,24 @@ def _of_platform(state: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _of_warehouse(state: Mapping[str, Any]) -> Iterator[Metric]:
-    if state.get("loaded_at") is not None:
-        at = state["loaded_at"] / 1000
-        yield _gauge("rebu_warehouse_loaded_timestamp_seconds", "When the warehouse was loaded last.", at)
-        yield _gauge("rebu_warehouse_rides", "Rides in it.", state["rides"] or 0)
+    loaded = state.get("loaded_at") is not None
+    at = [((), state["loaded_at"] / 1000)] if loaded else []
+    yield _labelled("rebu_warehouse_loaded_timestamp_seconds", "When the warehouse was loaded last.", (), at)
+    rides = [((), state["rides"] or 0)] if loaded else []
+    yield _labelled("rebu_warehouse_rides", "Rides in it.", (), rides)
     if "detail" in state:
         failing = float(state["detail"] is not None)
         yield _gauge("rebu_warehouse_failing", "Whether loading it failed the last time.", failing)
 
 
-def _of_database(state: Mapping[str, Any]) -> Iterator[Metric]:
-    yield _gauge("rebu_appdb_connected", "Whether the application database is read.", float(state["connected"]))
-    if state.get("lag_s") is not None:
-        text = "How long ago all that was in it had been handed on."
-        yield _gauge("rebu_appdb_lag_seconds", text, state["lag_s"])
-    tables = sorted(state["tables"].items())
+def _of_database(state: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """Without a series where no application database is read."""
+    known = [] if state is None else [state]
+    connected = [((), float(one["connected"])) for one in known]
+    yield _labelled("rebu_appdb_connected", "Whether the application database is read.", (), connected)
+    lags = [((), one["lag_s"]) for one in known if one.get("lag_s") is not None]
+    yield _labelled("rebu_appdb_lag_seconds", "How long ago all that was in it had been handed on.", (), lags)
+    tables = sorted(state["tables"].items()) if state else []
     for name, called, text in (
         ("sent", "sent_rows_total", "Rows handed on."),
         ("refused", "refused_rows_total", "Rows that were refused: they are dead letters."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -131,6 +132,8 @@ class ForecastMeasures:
             ("band",),
             registry=registry,
         )
+        for unknown in (self._error, self._mase, self._coverage.labels("80"), self._coverage.labels("95")):
+            unknown.set(math.nan)
         self._days = Gauge("rebu_forecast_error_days", "The days that the error is of.", registry=registry)
 
     def note(self, question: Question, known: Known) -> None:

@@ -54,10 +54,3 @@ def test_a_process_that_died_is_missed_whether_or_not_anybody_has_waited_for_it(
         for process in processes.values():
             process.kill()
             process.wait()
-
-
-def test_what_prepares_the_environment_of_ray_does_not_import_it() -> None:
-    """Ray and Serve read their variables when they are imported."""
-    ask = "import sys, rebu_ray.cli, rebu_ray.platform.up; print('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "False\n", done.stderr
