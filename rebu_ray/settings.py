@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from rebu_ray import logs
+
 MAX_PARTITIONS: Final = 4096
 
 
@@ -87,6 +89,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows a statement answers with at most; there are more where `truncated` is true."""
     sql_bytes: int = 512 * 1024 * 1024
     """How much memory a statement may take."""
+    log_format: logs.Form = "text"
+    """How lines of log are written: text, or json for programs that read them."""
+    log_requests: bool = False
+    """Whether every request has its lines in the log, in the gateway, the shards and the tasks."""
 
     holidays: str = ""
     """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""

@@ -23,12 +23,15 @@ def test_options_win_over_the_environment_and_none_is_no_option() -> None:
     assert (found.port, found.shards, found.host) == (9000, 5, "127.0.0.1")
 
 
+_TEXTS = {"breaker_share": "1", "holidays": "DE-BE", "log_format": "json", "log_requests": "true"}
+"""Of those that do not take everything of their type."""
+
+
 def test_every_setting_can_be_said_in_the_environment() -> None:
     for name in Settings.__struct_fields__:
         value = getattr(Settings(), name)
-        number = "1" if name == "breaker_share" else "7"
-        said = "DE-BE" if name == "holidays" else "/some/where"
-        text, wanted = (number, type(value)(number)) if not isinstance(value, str) else (said, said)
+        text = _TEXTS.get(name, "/some/where" if isinstance(value, str) else "7")
+        wanted = text == "true" if isinstance(value, bool) else type(value)(text)
         assert getattr(load({f"REBU_{name.upper()}": text}), name) == wanted
 
 

@@ -10,6 +10,8 @@ from ray import serve
 
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
+from rebu_ray.logs import configure
+from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
 from rebu_ray.store.ride_days import RideDays
@@ -98,12 +100,13 @@ class LakeReader:
 class ServedLakeReader(LakeReader):
     """A replica of it."""
 
-    def __init__(self, lake_uri: str) -> None:
-        super().__init__(lake_uri)
+    def __init__(self, settings: Settings) -> None:
+        configure(settings.log_format, settings.log_requests, "lake-reader")
+        super().__init__(settings.lake)
         tell_in_background("lake-reader")
 
 
-def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
+def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment of the lake's reader."""
     reader: Any = serve.deployment(ServedLakeReader)
     bound: serve.Application = reader.options(
@@ -112,10 +115,10 @@ def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
         max_ongoing_requests=16,
         autoscaling_config={
             "min_replicas": 1,
-            "max_replicas": max_replicas,
+            "max_replicas": settings.max_replicas,
             "target_ongoing_requests": 2,
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
-    ).bind(lake_uri)
+    ).bind(settings)
     return bound

@@ -43,13 +43,15 @@ from rebu_ray.access import (
 from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
-from rebu_ray.access.measures import GatewayMeasures, Reporter
+from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method
+from rebu_ray.access.requests import with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.keys import Keys, LiveKeys, Watch
+from rebu_ray.logs import configure, event, signed
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
@@ -57,6 +59,7 @@ from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 
 log = logging.getLogger("rebu.gateway")
+access_log = logging.getLogger("rebu.access")
 
 APPLICATION = "rebu"
 REPLICAS: Final = 2
@@ -165,7 +168,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         },
     )
     counted = _counted(app, backends.measures, reads)
-    return session.with_cookie(counted, keys, settings.port)
+    return with_id(session.with_cookie(counted, keys, settings.port))
 
 
 def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:
@@ -192,6 +195,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     """The Serve application: gateway and lake reader, both autoscaled."""
 
     def build_replica() -> ASGIApp:
+        configure(settings.log_format, settings.log_requests, "gateway")
         given = (settings.write_key, settings.read_key, settings.admin_key)
         return build(settings, LiveKeys.watched(Watch(settings.data_dir, keys, given, settings.rate_limit)))
 
@@ -210,9 +214,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         },
         graceful_shutdown_timeout_s=5,
     )
-    bound: serve.Application = gateway.bind(
-        cold.deployment(settings.lake, settings.max_replicas), sql.deployment(settings)
-    )
+    bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))
     return bound
 
 
@@ -248,8 +250,17 @@ def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission) -> ASGIA
                 await refusal(scope, receive, note)
         finally:
             if status:
-                route = scope["route"].path if "route" in scope else "none"
-                measures.answered(scope["method"], route, status, time.perf_counter() - began)
+                route = scope["route"].path_format if "route" in scope else "none"
+                took = time.perf_counter() - began
+                measures.answered(scope["method"], route, status, took)
+                event(
+                    access_log,
+                    "answered",
+                    method=known_method(scope["method"]),
+                    route=route,
+                    status=status,
+                    ms=round(1000 * took, 1),
+                )
 
     return counting
 
@@ -262,7 +273,7 @@ def _error(status: int, code: str, message: str, retry_after: int | None = None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Rebu"'
-    body = msgspec.json.encode({"code": code, "message": message})
+    body = msgspec.json.encode({"code": code, "message": signed(message)})
     return Response(body, status, headers, media_type="application/json")
 
 

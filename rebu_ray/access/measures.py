@@ -38,6 +38,11 @@ def kind_of(method: str, route: str) -> str:
     return "read" if method == "GET" and not route.startswith("/v1/admin/") else "admin"
 
 
+def known_method(method: str) -> str:
+    """A method that there is, or `other`: there is no end of what may be sent."""
+    return method if method in METHODS else "other"
+
+
 class GatewayMeasures:
     """Of one gateway replica."""
 
@@ -73,10 +78,10 @@ class GatewayMeasures:
         key = (method, route, status)
         counter = self._known.get(key)
         if counter is None:
-            known = method if method in METHODS else "other"
+            known = known_method(method)
             counter = self._known[key] = self._responses.labels(known, route, str(status))
             if known == "other":
-                del self._known[key]  # there is no end of what may be sent
+                del self._known[key]
         counter.inc()
         if not route.endswith("/stream"):
             self._by_kind[kind_of(method, route)].observe(took)

@@ -17,6 +17,7 @@ from rebu_ray.access.scrape import Scrape
 from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.logs import signed
 from rebu_ray.metrics import MEDIA_TYPE
 from rebu_ray.records import BadRequest
 from rebu_ray.store.index import UNAVAILABLE, Client
@@ -59,7 +60,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, reporter: Reporter
         if away:
             why = [shard["detail"] for shard in state["shards"] if shard["index"] in ("damaged", "closed")]
             message = why[0] if why else f"the shards {away} are starting or catching up{_far(state)}: ask again soon"
-            body = {"code": "not_ready", "message": message}
+            body = {"code": "not_ready", "message": signed(message)}
             return Response(msgspec.json.encode(body), 503, {"Retry-After": "2"}, media_type="application/json")
         return Response(b'{"status":"ready"}', media_type="application/json")
 

@@ -22,6 +22,7 @@ from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.identity import route
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing
+from rebu_ray.logs import about, origins
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
 from rebu_ray.store.rows import Columns, Routed, columns, encode, joined, partition_of
 
@@ -70,6 +71,7 @@ class Receipt(NamedTuple):
 class _Parcel(NamedTuple):
     rows: Columns
     answer: asyncio.Future[Appended]
+    origins: tuple[str, ...]
 
 
 class Lane:
@@ -84,7 +86,7 @@ class Lane:
 
     async def send(self, rows: Columns) -> Appended:
         """Have rows appended; the answer is about these rows alone."""
-        parcel = _Parcel(rows, asyncio.get_running_loop().create_future())
+        parcel = _Parcel(rows, asyncio.get_running_loop().create_future(), origins())
         self._waiting.append(parcel)
         self._waiting_rows += rows.height
         self._start()
@@ -111,7 +113,8 @@ class Lane:
     async def _carry(self, parcels: list[_Parcel]) -> None:
         try:
             rows = joined([parcel.rows for parcel in parcels])
-            answer = await self._call(self._slot, encode(rows.batch()))
+            with about(origin for parcel in parcels for origin in parcel.origins):
+                answer = await self._call(self._slot, encode(rows.batch()))
         except Exception as error:
             for parcel in parcels:
                 if not parcel.answer.done():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -12,9 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from rebu_ray.ingest.answer import Call, origins_of
+from rebu_ray.logs import about, event
 from rebu_ray.metrics import new_registry, seconds
 from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.records import Kind, Source
+
+log = logging.getLogger("rebu.shard")
 
 VERDICTS: Final = ("accepted", "duplicate", "rejected", "suppressed")
 LINKS: Final = ("linked", "ambiguous", "none")
@@ -78,11 +83,14 @@ class ShardMeasures:
             registry=self.registry,
         )
 
-    def appended(self, arrived: Iterable[float]) -> None:
-        """Batches that came at these times (of the monotonic clock) are durable and indexed."""
+    def appended(self, slot: int, calls: Sequence[Call]) -> None:
+        """What these calls brought to a slot is durable and indexed."""
         now = time.monotonic()
-        for at in arrived:
-            self.append.observe(now - at)
+        for call in calls:
+            self.append.observe(now - call.at)
+        with about(origins_of(calls)):
+            rows = sum(call.batch.num_rows for call in calls)
+            event(log, "stored", slot=slot, rows=rows, ms=round(1000 * (now - calls[0].at), 1))
 
     def computed(self, documents: pa.RecordBatch) -> None:
         """Documents became durable."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 import ray
 
 from rebu_ray.ingest.adoption import Adoption, request_rows
-from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, partitions_of
+from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, origins_of, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.indexing import Indexing, ray_rebuild
@@ -31,6 +31,7 @@ from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.rate import Rate
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
 from rebu_ray.ingest.routing import NAMESPACE, Standing, load_standing, shard_name
+from rebu_ray.logs import about
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
@@ -115,7 +116,7 @@ class Owner:
 
     # -- calls ------------------------------------------------------------------------------------------------
 
-    async def append(self, data: bytes) -> Appended:
+    async def append(self, data: bytes, origins: tuple[str, ...] = ()) -> Appended:
         """Make the new rows of a `WIRE` batch durable and visible."""
         self._run()
         batch = decode(data, WIRE)
@@ -126,7 +127,7 @@ class Owner:
         if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
             wait = self._queued_bytes / self._drain_rate if self._drain_rate else 1.0
             return Appended("overloaded", detail="the shard's queue is full", retry_after=min(max(wait, 1.0), 30.0))
-        call = Call(batch, asyncio.get_running_loop().create_future(), partitions, time.monotonic())
+        call = Call(batch, asyncio.get_running_loop().create_future(), partitions, time.monotonic(), origins)
         self._queue.append(call)
         self._in_hand.update(partitions)
         self._queued_bytes += batch.nbytes
@@ -352,7 +353,8 @@ class Owner:
                 call.answer.set_result(Appended("not_owner", detail="a later owner of this slot exists"))
             raise
         except JournalError as error:
-            log.error("shard %d: %s", self._slot, error)
+            with about(origins_of(group)):
+                log.error("shard %d: %s", self._slot, error)
             for call in group:
                 call.answer.set_result(Appended("unavailable", detail=str(error), retry_after=5.0))
             self._done(group)
@@ -375,11 +377,11 @@ class Owner:
             ready = [await self._to_index.get()]
             while not self._to_index.empty():
                 ready.append(self._to_index.get_nowait())
-            with self._measures.index.time():
+            with self._measures.index.time(), about(origins_of(call for group, _ in ready for call in group)):
                 await self._indexing.apply([commit for _, commit in ready])
             for group, commit in ready:
                 self._done(group)
-                self._measures.appended(call.at for call in group)
+                self._measures.appended(self._slot, group)
                 requests = request_rows(commit.rows)
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))

@@ -23,6 +23,7 @@ import ray
 
 from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.routing import Routing
+from rebu_ray.logs import MOST_ORIGINS, about, origins, told
 from rebu_ray.process.dirty import Touched, touched
 from rebu_ray.process.load import IndexBehind
 from rebu_ray.process.tasks import recompute_task, subjects_task
@@ -60,7 +61,7 @@ class Tasks(NamedTuple):
 def ray_tasks(redis_url: str, partitions: int) -> Tasks:
     """Tasks on Ray's workers."""
     return Tasks(
-        lambda subjects: recompute_task.remote(redis_url, partitions, subjects),
+        lambda subjects: recompute_task.remote(redis_url, partitions, subjects, told()),
         lambda found: subjects_task.remote(redis_url, partitions, found),
     )
 
@@ -125,6 +126,8 @@ class Processing:
         self._touched = Touched()
         self._touched_at = time.monotonic()
         """When the first of what is touched was."""
+        self._origins: dict[str, None] = {}
+        """The requests that touched them."""
         self._asked: dict[str, list[asyncio.Future[bool]]] = {}
         """Subjects that other shards asked for, and who waits for each."""
         self._rounds: list[_Round] = []
@@ -178,6 +181,8 @@ class Processing:
             if not self._touched:
                 self._touched_at = time.monotonic()
             self._touched.add(found)
+            if len(self._origins) < MOST_ORIGINS:
+                self._origins |= dict.fromkeys(origins())
             self._wake.set()
         elif not self._touched and not self._rounds:
             self._reached(self._seen)
@@ -217,11 +222,13 @@ class Processing:
             await asyncio.sleep(PAUSE_SECONDS)
             self._wake.clear()
             found, self._touched = self._touched, Touched()
+            requests, self._origins = self._origins, {}
             asked, self._asked = self._asked, {}
             current = _Round(dict(self._seen), self._touched_at if found else time.monotonic())
             self._rounds.append(current)
-            own = await self._begin(found, current)
-            moved = await self._compute(sorted(own | asked.keys()))
+            with about(requests):
+                own = await self._begin(found, current)
+                moved = await self._compute(sorted(own | asked.keys()))
             for subject, futures in asked.items():
                 for future in futures:
                     if not future.done():

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any, Final
 
+from rebu_ray import logs
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
@@ -36,7 +37,7 @@ class IngestShard:
     """
 
     def __init__(self, slot: int, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO)
+        logs.configure(settings.log_format, settings.log_requests, f"shard-{slot}")
         self._slot = slot
         self._settings = settings
         self._measures = ShardMeasures()
@@ -83,12 +84,12 @@ class IngestShard:
             await asyncio.sleep(0.05)
         return self._found
 
-    async def append(self, data: bytes) -> Appended:
+    async def append(self, data: bytes, origins: tuple[str, ...] = ()) -> Appended:
         """See `Owner.append`."""
         if self._found is None:
             again = 1.0 if self._state == STARTING else AGAIN_SECONDS
             return Appended("unavailable", detail=self._detail, retry_after=again)
-        return await self._found.append(data)
+        return await self._found.append(data, origins)
 
     async def watch(self, streams: list[str], seconds: float) -> bool:
         """See `Owner.watch`. Whoever follows asks again: nothing is published meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,6 +12,7 @@ import pyarrow as pa
 import ray
 import redis
 
+from rebu_ray.logs import Told, event, resumed
 from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
 from rebu_ray.process.forecast.question import Question, answered
@@ -26,11 +28,17 @@ from rebu_ray.store.ride_scan import NOTHING_FRESH
 from rebu_ray.store.rows import encode, to_batch
 from rebu_ray.store.tombstones import Tombstones
 
+log = logging.getLogger("rebu.task")
+
 
 @ray.remote(num_cpus=0.25, max_retries=3)
-def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str]) -> bytes:
+def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str], by: Told) -> bytes:
     """`recompute` where there is room for it."""
-    return recompute(_redis(redis_url), partitions, subjects)
+    with resumed(by, "task"):
+        found = recompute(_redis(redis_url), partitions, subjects)
+        if subjects:
+            event(log, "computed", subjects=len(subjects), bytes=len(found))
+        return found
 
 
 @ray.remote(num_cpus=0.25, max_retries=3)
