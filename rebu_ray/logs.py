@@ -128,7 +128,8 @@ def configure(form: Form, requests: bool, process: str, stream: TextIO | None = 
     """
     global _form, _requests
     _form, _requests = form, requests
-    handler = logging.StreamHandler(stream or sys.stderr)
+    # The process's own: in replicas of Serve `sys.stderr` leads to Serve's log, which is told to drop what comes there.
+    handler = logging.StreamHandler(stream or sys.__stderr__)
     handler.setFormatter(_Json(process) if form == "json" else _Text())
     setattr(handler, _MARK, True)
     root = logging.getLogger()
