@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
@@ -137,23 +137,11 @@ def configure(form: Form, requests: bool, process: str, stream: TextIO | None = 
     logging.getLogger("rebu").setLevel(logging.INFO)
 
 
-class Told(NamedTuple):
-    """What a task is told so that it logs as whoever called it does."""
-
-    form: Form
-    requests: bool
-    origins: tuple[str, ...]
+def configured() -> tuple[Form, bool]:
+    """How this process logs, as `configure` was told."""
+    return _form, _requests
 
 
-def told() -> Told:
-    """For a task that is called now."""
-    return Told(_form, _requests, origins())
-
-
-@contextmanager
-def resumed(by: Told | None, process: str) -> Iterator[None]:
-    """What runs inside, in a process of that name, is for those whom the caller named."""
-    if by is not None and not any(hasattr(handler, _MARK) for handler in logging.getLogger().handlers):
-        configure(by.form, by.requests, process)
-    with about(by.origins if by is not None else ()):
-        yield
+def is_configured() -> bool:
+    """Whether it was told."""
+    return any(hasattr(handler, _MARK) for handler in logging.getLogger().handlers)

@@ -93,6 +93,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How lines of log are written: text, or json for programs that read them."""
     log_requests: bool = False
     """Whether every request has its lines in the log, in the gateway, the shards and the tasks."""
+    otel_endpoint: str = ""
+    """http:// or https:// of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to; empty: none."""
+    otel_share: float = 1.0
+    """Which part of the requests is traced of those that bring no `traceparent`, which says so itself."""
 
     holidays: str = ""
     """Country (US), or part of one (DE-BE), whose public holidays forecasts know of; empty: none."""
@@ -143,6 +147,7 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("hot_events", 1, 10_000_000),
         ("breaker_share", 0, 1),
         ("breaker_records", 1, 1_000_000_000),
+        ("otel_share", 0, 1),
         ("rate_limit", 0, 1_000_000_000),
         ("warehouse_seconds", 0, 1_000_000_000),
         ("sql_rows", 1, 10_000_000),

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray import logs
-from rebu_ray.logs import SANE, about, configure, event, id_of, new_id, origins, resumed, signed, taken, told
+from rebu_ray.logs import SANE, about, configure, event, id_of, new_id, origins, signed, taken
+from rebu_ray.traces import resumed, told
 
 log = logging.getLogger("rebu.test")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -113,11 +114,10 @@ def test_a_task_logs_for_whom_its_caller_was_called() -> None:
     configure("json", True, "shard-0", io.StringIO())
     with about(["r-1"]):
         by = told()
-    assert by.form == "json"
+    assert (by.form, by.requests) == ("json", True)
     with resumed(by, "task"):
         assert [id_of(origin) for origin in origins()] == ["r-1"]
-    with resumed(None, "task"):
-        assert origins() == ()
+    assert origins() == ()
 
 
 @given(st.one_of(st.none(), st.text(), st.from_regex(SANE)))

@@ -23,7 +23,7 @@ def test_options_win_over_the_environment_and_none_is_no_option() -> None:
     assert (found.port, found.shards, found.host) == (9000, 5, "127.0.0.1")
 
 
-_TEXTS = {"breaker_share": "1", "holidays": "DE-BE", "log_format": "json", "log_requests": "true"}
+_TEXTS = {"breaker_share": "1", "holidays": "DE-BE", "log_format": "json", "log_requests": "true", "otel_share": "0.5"}
 """Of those that do not take everything of their type."""
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from ray import serve
 
+from rebu_ray import traces
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
-from rebu_ray.logs import configure
 from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
@@ -101,7 +101,7 @@ class ServedLakeReader(LakeReader):
     """A replica of it."""
 
     def __init__(self, settings: Settings) -> None:
-        configure(settings.log_format, settings.log_requests, "lake-reader")
+        traces.begin(settings, "lake-reader")
         super().__init__(settings.lake)
         tell_in_background("lake-reader")
 

@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
+from rebu_ray import traces
 from rebu_ray.access import (
     audit,
     cold,
@@ -51,7 +52,7 @@ from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.keys import Keys, LiveKeys, Watch
-from rebu_ray.logs import configure, event, signed
+from rebu_ray.logs import event, signed
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
@@ -195,7 +196,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     """The Serve application: gateway and lake reader, both autoscaled."""
 
     def build_replica() -> ASGIApp:
-        configure(settings.log_format, settings.log_requests, "gateway")
+        traces.begin(settings, "gateway")
         given = (settings.write_key, settings.read_key, settings.admin_key)
         return build(settings, LiveKeys.watched(Watch(settings.data_dir, keys, given, settings.rate_limit)))
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
+from rebu_ray import traces
+from rebu_ray.access.measures import known_method
 from rebu_ray.logs import about, taken
 
 HEADER: Final = b"x-request-id"
@@ -32,7 +34,37 @@ def with_id(app: ASGIApp) -> ASGIApp:
                 message = {**message, "headers": [*message.get("headers", ()), (HEADER, request_id.encode())]}
             await send(message)
 
-        with about((request_id,)):
-            await app(scope, receive, told)
+        tracing = traces.active()
+        if tracing is None:
+            with about((request_id,)):
+                await app(scope, receive, told)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        span = tracing.request(request_id, headers)
+        status = 0
+
+        async def traced(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await told(message)
+
+        try:
+            with about((tracing.origin(request_id, span),)):
+                await app(scope, receive, traced)
+        finally:
+            _name(span, scope, status)
+            if status >= 500 or not status:
+                tracing.failed(span)
+            span.end()
 
     return identified
+
+
+def _name(span: Any, scope: Any, status: int) -> None:
+    """By its route, which has nobody's id in it."""
+    method, route = known_method(scope["method"]), scope["route"].path_format if "route" in scope else "none"
+    span.update_name(f"{method} {route}")
+    span.set_attribute("http.request.method", method)
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)

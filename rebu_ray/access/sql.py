@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rebu_ray import traces
 from rebu_ray.access import query
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
 from rebu_ray.keys import Keys, Scope, presented_key
-from rebu_ray.logs import configure
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.warehouse.published import opened
@@ -211,7 +211,7 @@ class ServedSqlReader(SqlReader):
     """A replica of it."""
 
     def __init__(self, settings: Settings) -> None:
-        configure(settings.log_format, settings.log_requests, "sql-reader")
+        traces.begin(settings, "sql-reader")
         super().__init__(settings)
         tell_in_background("sql-reader")
 

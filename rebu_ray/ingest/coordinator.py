@@ -12,7 +12,7 @@ import msgspec
 import ray
 from ray.actor import ActorHandle
 
-from rebu_ray import logs
+from rebu_ray import traces
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.appdb import asked as appdb
@@ -48,7 +48,7 @@ class Coordinator:
     """One per platform, found by name, uses no CPU of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.configure(settings.log_format, settings.log_requests, "coordinator")
+        traces.begin(settings, "coordinator")
         secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
         settings = msgspec.structs.replace(settings, erasure_secret=secret)
         self._settings = settings

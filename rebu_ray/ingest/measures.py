@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from rebu_ray import traces
 from rebu_ray.ingest.answer import Call, origins_of
 from rebu_ray.logs import about, event
 from rebu_ray.metrics import new_registry, seconds
 from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.records import Kind, Source
+from rebu_ray.traces import Step
 
 log = logging.getLogger("rebu.shard")
 
@@ -83,11 +85,16 @@ class ShardMeasures:
             registry=self.registry,
         )
 
-    def appended(self, slot: int, calls: Sequence[Call]) -> None:
-        """What these calls brought to a slot is durable and indexed."""
+    def appended(self, slot: int, calls: Sequence[Call], journalled: Step, indexed_from: float) -> None:
+        """What these calls brought to a slot is durable and indexed, together: the journal took it, then the index."""
         now = time.monotonic()
+        tracing = traces.active()
         for call in calls:
             self.append.observe(now - call.at)
+            if tracing is not None and call.origins:
+                queued, indexed = Step("queue", call.at, journalled.began), Step("index", indexed_from, now)
+                told = {"rebu.slot": slot, "rebu.rows": call.batch.num_rows, "rebu.calls": len(calls)}
+                tracing.done(call.origins, Step("append", call.at, now), told, (queued, journalled, indexed))
         with about(origins_of(calls)):
             rows = sum(call.batch.num_rows for call in calls)
             event(log, "stored", slot=slot, rows=rows, ms=round(1000 * (now - calls[0].at), 1))

@@ -41,6 +41,7 @@ from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.rows import WIRE, decode, partition_of
 from rebu_ray.store.seen import Seen
+from rebu_ray.traces import Step
 
 log = logging.getLogger("rebu.shard")
 
@@ -311,7 +312,7 @@ class Owner:
         if self._tasks:
             return
         self._wake = asyncio.Event()
-        self._to_index: asyncio.Queue[tuple[list[Call], Commit]] = asyncio.Queue(4)
+        self._to_index: asyncio.Queue[tuple[list[Call], Commit, Step]] = asyncio.Queue(4)
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._commit_loop,
             self._index_loop,
@@ -370,18 +371,19 @@ class Owner:
         self._counts["stored"] += stored
         self._counts["duplicate"] += len(commit.new) - stored
         self._counts["groups"] += 1
-        await self._to_index.put((group, commit))
+        await self._to_index.put((group, commit, Step("journal", started, started + took)))
 
     async def _index_loop(self) -> None:
         while True:
             ready = [await self._to_index.get()]
             while not self._to_index.empty():
                 ready.append(self._to_index.get_nowait())
-            with self._measures.index.time(), about(origins_of(call for group, _ in ready for call in group)):
-                await self._indexing.apply([commit for _, commit in ready])
-            for group, commit in ready:
+            began = time.monotonic()
+            with self._measures.index.time(), about(origins_of(call for group, _, _ in ready for call in group)):
+                await self._indexing.apply([commit for _, commit, _ in ready])
+            for group, commit, journalled in ready:
                 self._done(group)
-                self._measures.appended(self._slot, group)
+                self._measures.appended(self._slot, group, journalled, began)
                 requests = request_rows(commit.rows)
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))

@@ -23,13 +23,14 @@ import ray
 
 from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.routing import Routing
-from rebu_ray.logs import MOST_ORIGINS, about, origins, told
+from rebu_ray.logs import MOST_ORIGINS, about, origins
 from rebu_ray.process.dirty import Touched, touched
 from rebu_ray.process.load import IndexBehind
 from rebu_ray.process.tasks import recompute_task, subjects_task
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.rows import decode, partition_of
+from rebu_ray.traces import told
 
 log = logging.getLogger("rebu.processing")
 

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, Final
 
-from rebu_ray import logs
+from rebu_ray import traces
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
@@ -37,7 +37,7 @@ class IngestShard:
     """
 
     def __init__(self, slot: int, settings: Settings) -> None:
-        logs.configure(settings.log_format, settings.log_requests, f"shard-{slot}")
+        traces.begin(settings, f"shard-{slot}")
         self._slot = slot
         self._settings = settings
         self._measures = ShardMeasures()

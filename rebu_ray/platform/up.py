@@ -28,6 +28,7 @@ from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
+from rebu_ray.traces import check
 
 log = logging.getLogger("rebu")
 
@@ -82,6 +83,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
     Ray raises.
     """
     configure(settings.log_format, settings.log_requests, "rebu")
+    check(settings)
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with _hushed_end(settings.data_dir) as stack:
         stack.enter_context(sole_owner(settings.data_dir))

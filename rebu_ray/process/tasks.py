@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 import redis
 
-from rebu_ray.logs import Told, event, resumed
+from rebu_ray.logs import event
 from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
 from rebu_ray.process.forecast.question import Question, answered
@@ -27,6 +27,7 @@ from rebu_ray.store.ride_files import RideFiles
 from rebu_ray.store.ride_scan import NOTHING_FRESH
 from rebu_ray.store.rows import encode, to_batch
 from rebu_ray.store.tombstones import Tombstones
+from rebu_ray.traces import Told, resumed, span
 
 log = logging.getLogger("rebu.task")
 
@@ -34,7 +35,7 @@ log = logging.getLogger("rebu.task")
 @ray.remote(num_cpus=0.25, max_retries=3)
 def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str], by: Told) -> bytes:
     """`recompute` where there is room for it."""
-    with resumed(by, "task"):
+    with resumed(by, "task"), span("compute documents", subjects=len(subjects)):
         found = recompute(_redis(redis_url), partitions, subjects)
         if subjects:
             event(log, "computed", subjects=len(subjects), bytes=len(found))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
-from rebu_ray import logs
+from rebu_ray import traces
 from rebu_ray.ingest.appdb.asked import APPDB
 from rebu_ray.ingest.appdb.puller import Puller
 from rebu_ray.ingest.intake import Intake
@@ -33,7 +33,7 @@ class AppDatabasePuller:
     """One per platform, found by name, uses no CPU of its own. Goes by itself from when it is made."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.configure(settings.log_format, settings.log_requests, "appdb")
+        traces.begin(settings, "appdb")
         self._settings = settings
         self._puller: Puller | None = None
         self._failure = ""
