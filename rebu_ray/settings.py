@@ -17,6 +17,7 @@ from zoneinfo import available_timezones
 
 import msgspec
 
+from rebu_ray import logs
 from rebu_ray.clock import ClockError, week_clock
 
 MAX_PARTITIONS: Final = 4096
@@ -121,6 +122,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows a statement answers with at most; there are more where `truncated` is true."""
     sql_bytes: int = 512 * 1024 * 1024
     """How much memory a statement may take."""
+    log_format: logs.Form = "text"
+    """How lines of log are written: text, or json for programs that read them."""
+    log_requests: bool = False
+    """Whether every request has its lines in the log, in the gateway, the shards and the tasks."""
+    otel_endpoint: str = ""
+    """http:// or https:// of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to; empty: none."""
+    otel_share: float = 1.0
+    """Which part of the requests is traced of those that bring no `traceparent`, which says so itself."""
 
     node_roles: str = ""
     """shard, gateway, warehouse, with commas: of which roles a cluster has, or will have, nodes with places for them
@@ -195,6 +204,7 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         ("hot_events", 1, 10_000_000),
         ("breaker_share", 0, 1),
         ("breaker_records", 1, 1_000_000_000),
+        ("otel_share", 0, 1),
         ("rate_limit", 0, 1_000_000_000),
         ("warehouse_seconds", 0, 1_000_000_000),
         ("sql_rows", 1, 10_000_000),

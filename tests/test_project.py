@@ -149,7 +149,7 @@ def test_the_lock_has_every_requirement_of_the_project() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     pinned = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", lock, re.M))
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["test"], *extras["build"]]:
+    for requirement in [*project["dependencies"], *extras["test"], *extras["build"], *extras["traces"]]:
         wanted = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,]+\])?(?:(==|>=)(\S+))?", requirement)
         assert wanted, requirement
         name, comparison, version = wanted.groups()

@@ -25,6 +25,7 @@ def test_options_win_over_the_environment_and_none_is_no_option() -> None:
 
 CHOSEN = {
     "holidays": "DE-BE",
+    "log_format": "json",
     "autoscaling": "reactive",
     "timezone": "Europe/Berlin",
     "traffic_clock": "2026-03-02T05:00:00Z*60@2026-11-20T09:00:00Z",
@@ -32,14 +33,15 @@ CHOSEN = {
     "node_roles": "shard,gateway",
 }
 """What may be said of settings that take no other text."""
+_OTHERS = {"breaker_share": "1", "log_requests": "true", "otel_share": "0.5"}
+"""What may be said of settings that take no seven."""
 
 
 def test_every_setting_can_be_said_in_the_environment() -> None:
     for name in Settings.__struct_fields__:
         value = getattr(Settings(), name)
-        number = "1" if name == "breaker_share" else "7"
-        said = CHOSEN.get(name, "/some/where")
-        text, wanted = (number, type(value)(number)) if not isinstance(value, str) else (said, said)
+        text = (CHOSEN | _OTHERS).get(name, "/some/where" if isinstance(value, str) else "7")
+        wanted = text == "true" if isinstance(value, bool) else type(value)(text)
         assert getattr(load({f"REBU_{name.upper()}": text}), name) == wanted
 
 

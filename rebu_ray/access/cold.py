@@ -8,7 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from ray import serve
 
+from rebu_ray import traces
 from rebu_ray.access.autoscaling import LOOK_BACK_SECONDS
+from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.ingest.roles import Role, place
 from rebu_ray.settings import Settings
@@ -97,9 +99,18 @@ class LakeReader:
         return RidePage(arrow(table_of(bodies)) if flat else b",".join(bodies), last)
 
 
+class ServedLakeReader(LakeReader):
+    """A replica of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        traces.begin(settings, "lake-reader")
+        super().__init__(settings.lake)
+        tell_in_background("lake-reader")
+
+
 def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment of the lake's reader."""
-    reader: Any = serve.deployment(LakeReader)
+    reader: Any = serve.deployment(ServedLakeReader)
     bound: serve.Application = reader.options(
         name="LakeReader",
         ray_actor_options={"num_cpus": 0.25, "resources": place(settings, Role.GATEWAY)},
@@ -112,5 +123,5 @@ def deployment(settings: Settings) -> serve.Application:
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
-    ).bind(settings.lake)
+    ).bind(settings)
     return bound

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
+from rebu_ray import traces
 from rebu_ray.access import (
     audit,
     autoscaling,
@@ -43,6 +44,8 @@ from rebu_ray.access import (
 from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
+from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method
+from rebu_ray.access.requests import with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.appdb import actor as appdb
@@ -52,6 +55,7 @@ from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.ingest.traffic import Work
 from rebu_ray.keys import Keys, LiveKeys, Watch
+from rebu_ray.logs import event, signed
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
 from rebu_ray.store.index import UNAVAILABLE
@@ -60,6 +64,7 @@ from rebu_ray.store.lake import LakeError
 from rebu_ray.store.redis_cluster import connect_async
 
 log = logging.getLogger("rebu.gateway")
+access_log = logging.getLogger("rebu.access")
 
 APPLICATION = "rebu"
 MOST_CONNECTIONS: Final = 10_000
@@ -73,7 +78,8 @@ class Backends:
         self._settings = settings
         self.shards = Shards(settings)
         self.ask = self.shards.ask
-        self.counters: Counter[str] = Counter()
+        self.measures = GatewayMeasures()
+        self.reporter = Reporter("gateway", self.measures.registry, self.ask)
 
     async def open(self) -> None:
         """Connect. Raises where the coordinator or Redis cannot be reached."""
@@ -88,7 +94,8 @@ class Backends:
             found: list[bytes] = await reader.page.remote(*args)
             return found
 
-        self.intake = Intake(self.shards.routing, self.shards.append)
+        self.reporter.begin()
+        self.intake = Intake(self.shards.routing, self.shards.append, self.measures.verdicts.note)
         self.histories = Histories(self.redis, routing.partitions, cold_page, self._settings.read_wait_seconds)
 
         statements = serve.get_deployment_handle("SqlReader", app_name=serve.get_replica_context().app_name)
@@ -113,6 +120,7 @@ class Backends:
         self.live = Live(self.redis, self.histories, cold_page, self.shards.watch)
 
     async def close(self) -> None:
+        self.reporter.close()
         await self.redis.aclose()
 
 
@@ -124,9 +132,9 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
     )
 
     work = Work()
-
-    def admission() -> Admission:
-        return Admission(settings.inflight_bytes, requests=settings.replica_requests)
+    writes, reads = (Admission(settings.inflight_bytes, requests=settings.replica_requests) for _ in range(2))
+    backends.measures.watch("write", writes)
+    backends.measures.watch("read", reads)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -139,7 +147,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            *write_routes.routes(keys, lambda: backends.intake, admission(), breaker),
+            *write_routes.routes(keys, lambda: backends.intake, writes, breaker),
             *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
             *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
             *rides.routes(keys, lambda: backends.rides),
@@ -151,7 +159,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             *rights.erasing(keys, lambda: backends.histories, backends.ask),
             *sql.routes(keys, lambda: backends.run_sql),
             *warehouse.routes(keys, backends.ask),
-            *operations.routes(keys, lambda: backends.redis, backends.ask, lambda: backends.counters),
+            *operations.routes(keys, lambda: backends.redis, backends.ask, backends.reporter),
             *session.routes(keys, settings.port),
             *pages.routes(keys, lambda: backends.redis, settings.port),
             *documentation.routes(),
@@ -167,8 +175,8 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             Exception: _failed,
         },
     )
-    counted = _counted(app, backends.counters, admission(), work)
-    return session.with_cookie(counted, keys, settings.port)
+    counted = _counted(app, backends.measures, reads, work)
+    return with_id(session.with_cookie(counted, keys, settings.port))
 
 
 def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:
@@ -195,6 +203,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     """The Serve application: gateway and lake reader, both autoscaled."""
 
     def build_replica() -> ASGIApp:
+        traces.begin(settings, "gateway")
         given = (settings.write_key, settings.read_key, settings.admin_key)
         return build(settings, LiveKeys.watched(Watch(settings.data_dir, keys, given, settings.rate_limit)))
 
@@ -211,42 +220,54 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     return bound
 
 
-def _counted(app: ASGIApp, counters: Counter[str], reads: Admission, work: Work) -> ASGIApp:
-    """The application with its answers counted, and no more reads at once than it takes on. Streams stay open."""
+def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission, work: Work) -> ASGIApp:
+    """The application with its answers counted and timed, and no more reads at once than it takes on.
+
+    Streams stay open.
+    """
 
     async def counting(
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
-        refused = False
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+        is_work = _is_work(scope["path"])
 
         async def note(message: Any) -> None:
-            nonlocal refused
+            nonlocal status
             if message["type"] == "http.response.start":
-                counters[f"responses_{message['status'] // 100}xx"] += 1
-                refused = message["status"] in (429, 503)
+                status = message["status"]
             await send(message)
 
-        if scope["type"] != "http" or not _is_work(scope["path"]):
-            await admitted(scope, receive, note)
-            return
-        work.begun()
+        if is_work:
+            work.begun()
         try:
-            await admitted(scope, receive, note)
-        finally:
-            work.ended(refused)
-
-    async def admitted(
-        scope: Any, receive: Callable[[], Awaitable[Any]], note: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET" or not _is_work(scope["path"]):
-            await app(scope, receive, note)
-            return
-        try:
-            with reads.request():
+            if scope["method"] != "GET" or not is_work:
                 await app(scope, receive, note)
-        except BadRequest as error:
-            refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
-            await refusal(scope, receive, note)
+                return
+            try:
+                with reads.request():
+                    await app(scope, receive, note)
+            except BadRequest as error:
+                refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
+                await refusal(scope, receive, note)
+        finally:
+            if is_work:
+                work.ended(status in (429, 503))
+            if status:
+                route = scope["route"].path_format if "route" in scope else "none"
+                took = time.perf_counter() - began
+                measures.answered(scope["method"], route, status, took)
+                event(
+                    access_log,
+                    "answered",
+                    method=known_method(scope["method"]),
+                    route=route,
+                    status=status,
+                    ms=round(1000 * took, 1),
+                )
 
     return counting
 
@@ -260,7 +281,7 @@ def _error(status: int, code: str, message: str, retry_after: int | None = None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Rebu"'
-    body = msgspec.json.encode({"code": code, "message": message})
+    body = msgspec.json.encode({"code": code, "message": signed(message)})
     return Response(body, status, headers, media_type="application/json")
 
 

@@ -12,9 +12,13 @@ from starlette.routing import Route
 
 from rebu_ray.access import query
 from rebu_ray.access.cluster import Cluster
+from rebu_ray.access.measures import Reporter
+from rebu_ray.access.scrape import Scrape
 from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.logs import signed
+from rebu_ray.metrics import MEDIA_TYPE
 from rebu_ray.records import BadRequest
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.redis_cluster import Client
@@ -42,9 +46,10 @@ def _wanted(body: bytes, partitions: int) -> int:
     return shards
 
 
-def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable[[], Mapping[str, int]]) -> list[Route]:
+def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, reporter: Reporter) -> list[Route]:
     """Health, metrics, state and administration."""
     cluster = Cluster()
+    scrape = Scrape(reporter, redis, cluster)
 
     async def healthz(request: Request) -> Response:
         return Response(b'{"status":"alive"}', media_type="application/json")
@@ -56,7 +61,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
         if away:
             why = [shard["detail"] for shard in state["shards"] if shard["index"] in ("damaged", "closed")]
             message = why[0] if why else f"the shards {away} are starting or catching up{_far(state)}: ask again soon"
-            body = {"code": "not_ready", "message": message}
+            body = {"code": "not_ready", "message": signed(message)}
             return Response(msgspec.json.encode(body), 503, {"Retry-After": "2"}, media_type="application/json")
         return Response(b'{"status":"ready"}', media_type="application/json")
 
@@ -72,12 +77,12 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, counters: Callable
             state["redis"] = {"used_memory_bytes": memory["used_memory"]}
         state |= await cluster.status()
         if (pulled := await appdb.status()) is not None:
+            pulled.pop("measured", None)
             state["appdb"] = pulled
         return Response(msgspec.json.encode(state), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        state = await ask("status")
-        return Response(_prometheus(state, counters()), media_type="text/plain; version=0.0.4")
+        return Response(await scrape.text(), media_type=MEDIA_TYPE)
 
     async def flush(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.ADMIN)
@@ -130,49 +135,3 @@ def _far(state: Mapping[str, Any]) -> str:
     """How far the index is, where it is behind."""
     done, total = progress(state["shards"])
     return f" ({done:,} of {total:,} records are indexed)" if total else ""
-
-
-_SHARD_METRICS = {
-    "stored": ("counter", "Rows stored by a shard since it started."),
-    "duplicate": ("counter", "Rows that a shard had already, since it started."),
-    "delivered": ("counter", "Lines joined to a user by their request id, since the shard started."),
-    "groups": ("counter", "Group commits since the shard started."),
-    "flushes": ("counter", "Moves from journal to lake since the shard started."),
-    "rows": ("gauge", "Rows ever journalled in the shard's partitions."),
-    "queued_bytes": ("gauge", "Bytes of rows that wait for their group commit."),
-    "queue_age_s": ("gauge", "How long the oldest of them has waited."),
-    "load_bytes_s": ("gauge", "Bytes of rows that the shard takes a second, of late."),
-    "journal_bytes": ("gauge", "Bytes of rows that are in the journal and not in the lake."),
-    "journal_age_s": ("gauge", "Age of the oldest row that is not in the lake."),
-    "remembered_ids": ("gauge", "Ids against which duplicates are recognised."),
-    "unattributed_waiting": ("gauge", "Lines that wait for their request's user."),
-    "unattributed_expired": ("counter", "Lines whose request nobody claimed within the hour."),
-    "documents": ("counter", "Documents of rides and messages that changed, since the shard started."),
-    "unindexed_rows": ("gauge", "Rows that the index lacks."),
-    "unprocessed_rows": ("gauge", "Rows whose rides and messages are not computed yet."),
-    "uncomputed_subjects": ("gauge", "People whose documents cannot be computed: the log says why."),
-    "undelivered": ("gauge", "Joined lines that could not be delivered yet."),
-}
-
-
-def _prometheus(state: Mapping[str, Any], counters: Mapping[str, int]) -> str:
-    """The state in Prometheus' text format."""
-    lines = []
-    for name, (kind, text) in _SHARD_METRICS.items():
-        suffix = "_total" if kind == "counter" else ""
-        lines += [f"# HELP rebu_shard_{name}{suffix} {text}", f"# TYPE rebu_shard_{name}{suffix} {kind}"]
-        lines += [
-            f'rebu_shard_{name}{suffix}{{slot="{shard["slot"]}"}} {shard[name]}'
-            for shard in state["shards"]
-            if name in shard
-        ]
-    for name, text in (("moved", "Partitions moved between shards"), ("fenced", "Slots taken from shards")):
-        if "moves" in state:
-            lines += [
-                f"# HELP rebu_partitions_{name}_total {text}, since the coordinator started.",
-                f"# TYPE rebu_partitions_{name}_total counter",
-                f"rebu_partitions_{name}_total {state['moves'][name]}",
-            ]
-    for name, value in counters.items():
-        lines += [f"# TYPE rebu_gateway_{name}_total counter", f"rebu_gateway_{name}_total {value}"]
-    return "\n".join(lines) + "\n"

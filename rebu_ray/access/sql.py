@@ -20,7 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rebu_ray import traces
 from rebu_ray.access import query
+from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
 from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.keys import Keys, Scope, presented_key
@@ -206,9 +208,18 @@ def _said(error: Exception) -> str:
     return str(error).strip()[:2000]
 
 
+class ServedSqlReader(SqlReader):
+    """A replica of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        traces.begin(settings, "sql-reader")
+        super().__init__(settings)
+        tell_in_background("sql-reader")
+
+
 def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment that runs statements."""
-    reader: Any = serve.deployment(SqlReader)
+    reader: Any = serve.deployment(ServedSqlReader)
     options = {"num_cpus": 0.25, "resources": place(settings, Role.WAREHOUSE, SCARCELY)}
     bound: serve.Application = reader.options(
         name="SqlReader", ray_actor_options=options, max_ongoing_requests=8, max_queued_requests=64

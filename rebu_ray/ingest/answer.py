@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -38,6 +39,8 @@ class Call(NamedTuple):
     partitions: frozenset[int]
     at: float
     """When it came, by the monotonic clock."""
+    origins: tuple[str, ...] = ()
+    """The requests that it is of: see `logs.origins`."""
 
 
 def answer(group: list[Call], commit: Commit) -> None:
@@ -50,6 +53,11 @@ def answer(group: list[Call], commit: Commit) -> None:
             positions = {p: commit.positions[p] for p in call.partitions}
             call.answer.set_result(Appended("ok", verdicts[start:end], positions))
         start = end
+
+
+def origins_of(calls: Iterable[Call]) -> Iterator[str]:
+    """The requests that calls are of."""
+    return (origin for call in calls for origin in call.origins)
 
 
 def partitions_of(batch: pa.RecordBatch) -> frozenset[int]:

@@ -12,6 +12,7 @@ import msgspec
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray import traces
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.appdb import asked as appdb
@@ -19,12 +20,16 @@ from rebu_ray.ingest.autoscaling import Advice, Autoscaling
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.forecasts import Forecasts, ray_rides
+from rebu_ray.ingest.measures import ForecastMeasures
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
+from rebu_ray.ingest.reports import Reports
 from rebu_ray.ingest.roles import SCARCELY
+from rebu_ray.ingest.room import free_bytes
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
 from rebu_ray.ingest.traffic import Report
 from rebu_ray.ingest.warehousing import Warehousing
+from rebu_ray.metrics import Part, new_registry, snapshot
 from rebu_ray.process.forecast.question import Known, Question
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Auditor, Findings, Held
@@ -46,7 +51,7 @@ class Coordinator:
     """One per platform, found by name, uses no CPU of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO)
+        traces.begin(settings, "coordinator")
         secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
         settings = msgspec.structs.replace(settings, erasure_secret=secret)
         self._settings = settings
@@ -61,6 +66,9 @@ class Coordinator:
         self._auditing = asyncio.Lock()
         self._suspensions = Suspensions()
         rides = ray_rides(settings.lake, layout.partitions)
+        self._reports = Reports(time.monotonic)
+        self._registry = new_registry()
+        self._forecast_measures = ForecastMeasures(self._registry)
         cursors = Cursors(settings.cursors)
         self._forecasts = Forecasts(cursors, rides, country=settings.holidays)
         self._autoscaling = Autoscaling(settings, layout.partitions, placement.standing, placement.scale, cursors)
@@ -128,6 +136,23 @@ class Coordinator:
             "erasures": self._erasures.summary(),
             "warehouse": self._warehousing.status(),
         }
+
+    async def report(self, kind: str, who: str, number: int | None, data: bytes) -> tuple[int]:
+        """Take note of what a replica has counted; its number among its kind."""
+        return (self._reports.note(kind, who, number, data),)
+
+    async def measured(
+        self, kind: str, who: str, number: int | None, data: bytes
+    ) -> tuple[int, dict[str, Any], list[Part]]:
+        """Besides that: the state, and what every process said last of what it has counted."""
+        state = await self.status() | {"free_bytes": await free_bytes(self._settings)}
+        number = self._reports.note(kind, who, number, data)
+        shards = [
+            Part(f"shard-{slot}", {"slot": str(slot)}, said)
+            for slot, said in sorted(self._placement.measured.items())
+            if said
+        ]
+        return number, state, [Part("coordinator", {}, snapshot(self._registry)), *shards, *self._reports.parts()]
 
     async def flush(self) -> int:
         """Have every shard move its journal to the lake."""
@@ -201,7 +226,10 @@ class Coordinator:
 
     async def forecast(self, question: Question, is_now: bool, wait_seconds: float) -> Known:
         """The forecast that is kept for a question: see `Forecasts.ask`."""
-        return await self._forecasts.ask(question, is_now, wait_seconds)
+        known = await self._forecasts.ask(question, is_now, wait_seconds)
+        if is_now:
+            self._forecast_measures.note(question, known)
+        return known
 
     async def stop(self) -> None:
         """Stop the shards in good order."""

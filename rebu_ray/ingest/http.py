@@ -21,6 +21,7 @@ from rebu_ray.ingest.framing import decompress, weight
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import MAX_COMPRESSED_BYTES, TABLES, BadRequest, Parsed, Source
+from rebu_ray.traces import span
 
 SEGMENT_CALLS: Final = ("track", "identify", "page", "screen", "group", "alias")
 LOG_SOURCES: Final = (Source.ACCESS, Source.ERROR, Source.APP_EVENTS, Source.APP_ERRORS)
@@ -56,11 +57,13 @@ def routes(keys: Keys, intake: Callable[[], Intake], admission: Admission, break
     ) -> Response:
         received_at = time.time_ns() // 1_000_000
         with breaker.request(source, sender_of(request)) as note:
-            if len(body) > ON_LOOP_BYTES or held.bytes > ON_LOOP_WEIGHT:
-                parsed = await asyncio.to_thread(parse, body, received_at)
-            else:
-                parsed = parse(body, received_at)
-            receipt = await intake().store(source, parsed, received_at, producer, sequence)
+            with span("parse", source=source.value, bytes=len(body)):
+                if len(body) > ON_LOOP_BYTES or held.bytes > ON_LOOP_WEIGHT:
+                    parsed = await asyncio.to_thread(parse, body, received_at)
+                else:
+                    parsed = parse(body, received_at)
+            with span("store"):
+                receipt = await intake().store(source, parsed, received_at, producer, sequence)
             note(receipt.accepted + receipt.duplicate + receipt.rejected, receipt.rejected)
         return Response(receipt.body(), media_type="application/json")
 

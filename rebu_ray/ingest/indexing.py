@@ -103,6 +103,8 @@ class Indexing:
         self._replayed = Touched()
         """What rows touch that were indexed again: documents may have been computed while they were not there."""
         self._trouble = ""
+        self._whole_at = time.monotonic()
+        """When it was last seen to lack nothing."""
         self._told = 0.0
         self._watched: dict[str, float] = {}
         self._catching = asyncio.Lock()
@@ -122,7 +124,10 @@ class Indexing:
         found: dict[str, Any] = {"index": "behind" if self.behind else "current"}
         if self._coming:
             found["rebuilding"] = self._progress()
-        lacking = self._log.partitions - self._current
+        now, lacking = time.monotonic(), self._log.partitions - self._current
+        if not lacking:
+            self._whole_at = now
+        found["index_lag_s"] = round(now - self._whole_at, 3)
         found["unindexed_rows"] = sum(self._log.last_seq[p] - self._reached(p) for p in lacking)
         if self._trouble and self.behind:
             found["detail"] = self._trouble

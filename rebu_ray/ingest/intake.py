@@ -22,6 +22,7 @@ from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.identity import route
 from rebu_ray.ingest.position import Position
 from rebu_ray.ingest.routing import Routing
+from rebu_ray.logs import about, origins
 from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, derived_id
 from rebu_ray.store.rows import Columns, Routed, columns, encode, joined, partition_of
 
@@ -70,6 +71,7 @@ class Receipt(NamedTuple):
 class _Parcel(NamedTuple):
     rows: Columns
     answer: asyncio.Future[Appended]
+    origins: tuple[str, ...]
 
 
 class Lane:
@@ -84,7 +86,7 @@ class Lane:
 
     async def send(self, rows: Columns) -> Appended:
         """Have rows appended; the answer is about these rows alone."""
-        parcel = _Parcel(rows, asyncio.get_running_loop().create_future())
+        parcel = _Parcel(rows, asyncio.get_running_loop().create_future(), origins())
         self._waiting.append(parcel)
         self._waiting_rows += rows.height
         self._start()
@@ -111,7 +113,8 @@ class Lane:
     async def _carry(self, parcels: list[_Parcel]) -> None:
         try:
             rows = joined([parcel.rows for parcel in parcels])
-            answer = await self._call(self._slot, encode(rows.batch()))
+            with about(origin for parcel in parcels for origin in parcel.origins):
+                answer = await self._call(self._slot, encode(rows.batch()))
         except Exception as error:
             for parcel in parcels:
                 if not parcel.answer.done():
@@ -130,7 +133,14 @@ class Lane:
 class Intake:
     """Takes parsed requests, one after the other or many at once."""
 
-    def __init__(self, routing: Callable[[bool], Awaitable[Routing]], call: Call) -> None:
+    def __init__(
+        self,
+        routing: Callable[[bool], Awaitable[Routing]],
+        call: Call,
+        note: Callable[[Source, tuple[int, ...], float], None] = lambda source, counts, took: None,
+    ) -> None:
+        """`note` is told of every request that was answered: see `Verdicts.note`."""
+        self._note = note
         self._routing = routing
         self._call = call
         self._lanes: dict[int, Lane] = {}
@@ -157,6 +167,15 @@ class Intake:
         `producer` and `sequence` (of the first record) tell one refused line from another with the same words.
         Raises BadRequest 429 or 503 when a shard cannot take them now.
         """
+        began = time.perf_counter()
+        receipt = await self._store(source, parsed, received_at, producer, sequence)
+        counts = (receipt.accepted, receipt.duplicate, receipt.rejected, receipt.suppressed)
+        self._note(source, counts, time.perf_counter() - began)
+        return receipt
+
+    async def _store(
+        self, source: Source, parsed: Ordinary | Parsed, received_at: int, producer: str | None, sequence: int | None
+    ) -> Receipt:
         routing = await self._routing(False)
         self._slots = len({*routing.owners})
         partitions = routing.partitions

@@ -20,16 +20,18 @@ import pyarrow as pa
 import ray
 
 from rebu_ray.ingest.adoption import Adoption, request_rows
-from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, partitions_of
+from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, origins_of, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
 from rebu_ray.ingest.indexing import Indexing, ray_rebuild
 from rebu_ray.ingest.lake_flush import commit_flushed, flush_task
+from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.rate import Rate
 from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
 from rebu_ray.ingest.routing import NAMESPACE, Standing, load_standing, shard_name
+from rebu_ray.logs import about
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.cursor import Cursors
@@ -39,6 +41,7 @@ from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, TallyFile
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.rows import WIRE, decode, partition_of
 from rebu_ray.store.seen import Seen
+from rebu_ray.traces import Step
 
 log = logging.getLogger("rebu.shard")
 
@@ -54,12 +57,13 @@ ASK_AGAIN_SECONDS: Final = 5.0
 class Owner:
     """One slot's owner, on the event loop of its actor. Ray is only its way to other shards and to tasks."""
 
-    def __init__(self, slot: int, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings, measures: ShardMeasures) -> None:
         """Claims the slot, and only then reads what it owns: whoever gives its partitions to another fences it after
         that has been saved.
         """
         self._slot = slot
         self._settings = settings
+        self._measures = measures
         self._cursors = Cursors(settings.cursors)
         standing = self._read_standing()
         partitions = standing.routing.partitions
@@ -88,6 +92,7 @@ class Owner:
             self._append_documents,
             self._ask,
             self._own,
+            measures,
         )
         self._lake_lock = asyncio.Lock()
         rebuild = ray_rebuild(settings, partitions, slot)
@@ -112,7 +117,7 @@ class Owner:
 
     # -- calls ------------------------------------------------------------------------------------------------
 
-    async def append(self, data: bytes) -> Appended:
+    async def append(self, data: bytes, origins: tuple[str, ...] = ()) -> Appended:
         """Make the new rows of a `WIRE` batch durable and visible."""
         self._run()
         batch = decode(data, WIRE)
@@ -123,7 +128,7 @@ class Owner:
         if self._queue and self._queued_bytes + len(data) > self._settings.queue_bytes:
             wait = self._queued_bytes / self._drain_rate if self._drain_rate else 1.0
             return Appended("overloaded", detail="the shard's queue is full", retry_after=min(max(wait, 1.0), 30.0))
-        call = Call(batch, asyncio.get_running_loop().create_future(), partitions, time.monotonic())
+        call = Call(batch, asyncio.get_running_loop().create_future(), partitions, time.monotonic(), origins)
         self._queue.append(call)
         self._in_hand.update(partitions)
         self._queued_bytes += batch.nbytes
@@ -307,7 +312,7 @@ class Owner:
         if self._tasks:
             return
         self._wake = asyncio.Event()
-        self._to_index: asyncio.Queue[tuple[list[Call], Commit]] = asyncio.Queue(4)
+        self._to_index: asyncio.Queue[tuple[list[Call], Commit, Step]] = asyncio.Queue(4)
         loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
             self._commit_loop,
             self._index_loop,
@@ -349,7 +354,8 @@ class Owner:
                 call.answer.set_result(Appended("not_owner", detail="a later owner of this slot exists"))
             raise
         except JournalError as error:
-            log.error("shard %d: %s", self._slot, error)
+            with about(origins_of(group)):
+                log.error("shard %d: %s", self._slot, error)
             for call in group:
                 call.answer.set_result(Appended("unavailable", detail=str(error), retry_after=5.0))
             self._done(group)
@@ -357,22 +363,27 @@ class Owner:
         finally:
             self._queued_bytes -= sum(call.batch.nbytes for call in group)
         self._load.add(batch.nbytes)
-        rate = batch.nbytes / max(time.monotonic() - started, 1e-6)
+        took = time.monotonic() - started
+        self._measures.commit.observe(took)
+        rate = batch.nbytes / max(took, 1e-6)
         self._drain_rate = rate if not self._drain_rate else 0.8 * self._drain_rate + 0.2 * rate
         stored = int(commit.new.sum())
         self._counts["stored"] += stored
         self._counts["duplicate"] += len(commit.new) - stored
         self._counts["groups"] += 1
-        await self._to_index.put((group, commit))
+        await self._to_index.put((group, commit, Step("journal", started, started + took)))
 
     async def _index_loop(self) -> None:
         while True:
             ready = [await self._to_index.get()]
             while not self._to_index.empty():
                 ready.append(self._to_index.get_nowait())
-            await self._indexing.apply([commit for _, commit in ready])
-            for group, commit in ready:
+            began = time.monotonic()
+            with self._measures.index.time(), about(origins_of(call for group, _, _ in ready for call in group)):
+                await self._indexing.apply([commit for _, commit, _ in ready])
+            for group, commit, journalled in ready:
                 self._done(group)
+                self._measures.appended(self._slot, group, journalled, began)
                 requests = request_rows(commit.rows)
                 if requests:
                     _keep(asyncio.create_task(self._join_then_answer(group, commit, requests)))
@@ -444,7 +455,7 @@ class Owner:
             segments = await self._in(self._writer, self._log.seal)
             if not segments:
                 return 0
-            manifests = dict(self._log.manifests)
+            began, manifests = time.monotonic(), dict(self._log.manifests)
             stones = self._log.tombstones
             results = await flush_task.remote(self._settings.journal, self._settings.lake, segments, manifests, stones)
             committed: dict[int, Manifest] = {}
@@ -458,6 +469,7 @@ class Owner:
                 await asyncio.to_thread(self._lake.remove, partition, files)
             self._garbage = [(r.partition, r.replaced) for r in results if r.replaced]
             self._counts["flushes"] += 1
+            self._measures.flush.observe(time.monotonic() - began)
             if not self._indexing.behind:
                 try:
                     for result in results:

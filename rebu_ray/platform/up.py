@@ -17,6 +17,7 @@ import msgspec
 
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, load_keys
+from rebu_ray.logs import configure
 from rebu_ray.passes import link
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
@@ -28,6 +29,7 @@ from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
 from rebu_ray.store.tombstones import secret_of
+from rebu_ray.traces import check
 
 log = logging.getLogger("rebu")
 
@@ -87,6 +89,8 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
     Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, JournalError or what
     Ray raises.
     """
+    configure(settings.log_format, settings.log_requests, "rebu")
+    check(settings)
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with _hushed_end(settings.data_dir) as stack:
         stack.enter_context(sole_owner(settings.data_dir))

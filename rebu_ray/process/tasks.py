@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import ray
 
+from rebu_ray.logs import event
 from rebu_ray.process.compute import changes, compute
 from rebu_ray.process.dirty import Touched
 from rebu_ray.process.forecast.question import Question, answered
@@ -25,12 +27,19 @@ from rebu_ray.store.ride_files import RideFiles
 from rebu_ray.store.ride_scan import NOTHING_FRESH
 from rebu_ray.store.rows import encode, to_batch
 from rebu_ray.store.tombstones import Tombstones
+from rebu_ray.traces import Told, resumed, span
+
+log = logging.getLogger("rebu.task")
 
 
 @ray.remote(num_cpus=0.25, max_retries=3)
-def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str]) -> bytes:
+def recompute_task(redis_url: str, partitions: int, subjects: Sequence[str], by: Told) -> bytes:
     """`recompute` where there is room for it."""
-    return recompute(_redis(redis_url), partitions, subjects)
+    with resumed(by, "task"), span("compute documents", subjects=len(subjects)):
+        found = recompute(_redis(redis_url), partitions, subjects)
+        if subjects:
+            event(log, "computed", subjects=len(subjects), bytes=len(found))
+        return found
 
 
 @ray.remote(num_cpus=0.25, max_retries=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -13,10 +12,12 @@ from starlette.types import ASGIApp
 
 from rebu_ray.access import gateway
 from rebu_ray.access.history import Histories
+from rebu_ray.access.measures import GatewayMeasures, Reporter
 from rebu_ray.access.rides import Rides
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.intake import Receipt
 from rebu_ray.ingest.position import Position
+from rebu_ray.ingest.reports import Reports
 from rebu_ray.keys import Keys
 from rebu_ray.process.forecast.question import Kept, Known, answered
 from rebu_ray.records import BadRequest, Parsed, Refusal, Source
@@ -88,7 +89,9 @@ class Backends:
         self.live = NobodyLive()
         self.state = state or {"shards": []}
         self.asked: list[str] = []
-        self.counters: Counter[str] = Counter()
+        self.measures = GatewayMeasures()
+        self.reporter = Reporter("gateway", self.measures.registry, self.ask)
+        self.reports = Reports(lambda: 0.0)
         self.fitted = True
 
     async def open(self) -> None:
@@ -103,6 +106,9 @@ class Backends:
             question, is_now, _ = args
             kept = Kept(question.digest, NOW, answered(question))
             return Known(kept, True, []) if self.fitted else Known(None, is_now, [])
+        if method == "measured":
+            number = self.reports.note(*args)
+            return number, dict(self.state), self.reports.parts()
         if method == "flush" and self.world is not None:
             self.world.flush()
         return {"status": self.state, "flush": 3, "reindex": {"partitions": 4, "rows": 9}}.get(method)

@@ -407,9 +407,11 @@ def test_the_state_and_its_metrics(world: World) -> None:
     assert (state["platform_id"], state["shards"]) == ("p", [SHARD])
     assert state["redis"]["used_memory_bytes"] > 0
     text = state_of(world, "/metrics", SHARD, {"slot": 1, "index": "away"}).text
-    assert 'rebu_shard_stored_total{slot="0"} 5\n' in text
-    assert 'rebu_shard_journal_age_s{slot="0"} 0.5\n' in text
-    assert 'slot="1"' not in text
+    assert 'rebu_shard_stored_total{slot="0"} 5.0\n' in text
+    assert 'rebu_shard_journal_age_seconds{slot="0"} 0.5\n' in text
+    assert 'rebu_shard_stored_total{slot="1"}' not in text
+    assert 'rebu_shard_state{slot="0",state="current"} 1.0' in text
+    assert 'rebu_shard_state{slot="1",state="away"} 1.0' in text
     for line in text.splitlines():
         assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2
 

@@ -374,7 +374,7 @@ def test_a_redis_that_is_full_is_not_read_as_if_it_had_everything(play: Play) ->
         assert owner.pieces == []  # nothing was lost but the last
         assert owner.positions() == owner.whole
         assert owner.redis.redis.keys("rebu{*}was") == []
-        assert owner.indexing.status() == {"index": "current", "unindexed_rows": 0}
+        assert owner.indexing.status() == {"index": "current", "index_lag_s": 0.0, "unindexed_rows": 0}
 
     play(scene)
 

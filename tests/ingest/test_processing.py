@@ -149,7 +149,12 @@ def test_whom_rows_touch_is_computed_and_the_cursor_follows(tmp_path: Path) -> N
     shard = played(tmp_path, scene)
     assert shard.computed == [(), tuple(sorted(MINE[:2]))]
     assert sorted(shard.appended) == sorted(MINE[:2])
-    assert shard.processing.status() == {"documents": 2, "unprocessed_rows": 0, "uncomputed_subjects": 0}
+    assert shard.processing.status() == {
+        "documents": 2,
+        "documents_lag_s": 0.0,
+        "unprocessed_rows": 0,
+        "uncomputed_subjects": 0,
+    }
     assert shard.found == []
 
 
@@ -170,6 +175,7 @@ def test_the_cursor_waits_for_what_came_before(tmp_path: Path) -> None:
         await a_while()
         assert (shard.saved, shard.appended) == ({}, [])
         assert shard.processing.status()["unprocessed_rows"] == 9
+        assert shard.processing.status()["documents_lag_s"] > 0
         shard.takes_documents.set()
         await until(lambda: shard.saved == {0: 5, 1: 4})
 

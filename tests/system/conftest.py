@@ -8,17 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.collector import Collector, collecting
 from tests.system.running import Running, processes_of
 
 
 @pytest.fixture(scope="session")
-def rebu_up() -> Iterator[Running]:
+def collector() -> Iterator[Collector]:
+    """Where the shared platform sends the traces of requests that say that they are traced."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def rebu_up(collector: Collector) -> Iterator[Running]:
     """The shared platform. It moves rows to the lake every few seconds and keeps little in Redis.
 
-    It suspends nobody: to it all tests are one sender, and some of them send little but rubbish.
+    It suspends nobody: to it all tests are one sender, and some of them send little but rubbish. What it does for each
+    request is in its log.
     """
     with tempfile.TemporaryDirectory(prefix="rebu-shared-", ignore_cleanup_errors=True) as folder:
         settings = {"REBU_FLUSH_SECONDS": "3", "REBU_HOT_EVENTS": "200", "REBU_BREAKER_SHARE": "1"}
+        settings |= {"REBU_LOG_FORMAT": "json", "REBU_LOG_REQUESTS": "true"}
+        settings |= {"REBU_OTEL_ENDPOINT": collector.url, "REBU_OTEL_SHARE": "0"}
         found = Running(Path(folder) / "data", **settings)
         try:
             found.start("--shards", "2")

@@ -150,6 +150,8 @@ def test_no_log_and_no_command_line_tells_keys_or_who_did_what(rebu_up: Running)
         rebu_up.post(f"/v1/logs/{MARK}", b"x").status_code,
         rebu_up.post("/v1/batch", [event], key=f"{MARK}-key").status_code,
         rebu_up.get(f"/v1/users/{MARK}-nobody").status_code,
+        rebu_up.post("/v1/batch", [event], X_Request_Id=f"{MARK}@example.org").status_code,
+        rebu_up.post(f"/v1/{MARK}", b"x", X_Request_Id=f"{MARK} {MARK}", Traceparent=MARK).status_code,
         rebu_up.get(f"/v1/users/{user}/events", {"cursor": MARK}).status_code,
         rebu_up.get(f"/v1/users/{user}/events", {"name": MARK, "limit": 5}).status_code,
         rebu_up.get(f"/{MARK}").status_code,

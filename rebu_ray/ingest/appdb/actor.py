@@ -12,12 +12,15 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray import traces
 from rebu_ray.ingest.appdb.asked import APPDB
 from rebu_ray.ingest.appdb.puller import Puller
 from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.measures import Verdicts
 from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.ingest.routing import NAMESPACE
 from rebu_ray.ingest.shards import Shards
+from rebu_ray.metrics import new_registry, snapshot
 from rebu_ray.records import BadRequest, Parsed, Source
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
@@ -31,23 +34,25 @@ class AppDatabasePuller:
     """One per platform, found by name, uses no CPU of its own. Goes by itself from when it is made."""
 
     def __init__(self, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO)
+        traces.begin(settings, "appdb")
         self._settings = settings
         self._puller: Puller | None = None
         self._failure = ""
+        self._registry = new_registry()
+        self._verdicts = Verdicts(self._registry)
         self._loop = asyncio.new_event_loop()
         self._work = self._loop.create_task(self._pull())
         self._thread = threading.Thread(target=self._turn, name="puller", daemon=True)
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """See `Puller.status`."""
+        """See `Puller.status`. `measured` is what the process has counted."""
         state = (
             {"connected": False, "detail": "starting", "tables": {}} if self._puller is None else self._puller.status()
         )
         if self._failure:
             state |= {"connected": False, "detail": self._failure}
-        return {**state, "pid": os.getpid()}
+        return {**state, "pid": os.getpid(), "measured": snapshot(self._registry)}
 
     def rest(self, seconds: float) -> bool:
         """Wait until all that is in the database by now has been handed on, or for so long; whether it has."""
@@ -73,7 +78,7 @@ class AppDatabasePuller:
     async def _pull(self) -> None:
         settings = self._settings
         shards = Shards(settings)
-        intake = Intake(shards.routing, shards.append)
+        intake = Intake(shards.routing, shards.append, self._verdicts.note)
 
         async def append(source: Source, parsed: Parsed, received_at: int) -> object:
             try:
