@@ -15,7 +15,8 @@ from rebu_ray.access.measures import Reporter
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING
 from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.metrics import Part, exposition
-from rebu_ray.store.index import UNAVAILABLE, Client
+from rebu_ray.store.index import UNAVAILABLE
+from rebu_ray.store.redis_cluster import Client
 
 FRESH_SECONDS: Final = 1.0
 """For how long a text is good for the next who asks: anybody may."""
