@@ -22,7 +22,7 @@ from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
 from rebu_ray.platform.session import begin_anew
-from rebu_ray.platform.stores import check_stores
+from rebu_ray.platform.stores import check_stores, check_versions
 from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
@@ -77,8 +77,8 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
 
     `stop`, set by a signal, is looked at between the steps: then it is taken down again and Stopped raised.
 
-    Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, JournalError or what
-    Ray raises.
+    Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, LakeError, JournalError
+    or what Ray raises.
     """
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with _hushed_end(settings.data_dir) as stack:
@@ -87,6 +87,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         if left:
             say(f"ended {left} processes of an earlier run that was killed")
         local_ray.check_port(settings.host, settings.port)
+        check_versions(settings)
         if settings.appdb_url:
             from rebu_ray.ingest.appdb.database import database_url
 
