@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import importlib.metadata
 import re
@@ -78,6 +79,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+NAMES = {module_name(path) for path in modules()}
+
+
 def phase(module: str) -> str:
     """The first name below the package: `rebu_ray.store.rows` -> `store`."""
     parts = module.split(".")
@@ -99,6 +103,24 @@ def imports(path: Path) -> Iterator[str]:
         else:
             continue
         yield from (name for name in names if name == "rebu_ray" or name.startswith("rebu_ray."))
+
+
+def imports_at_once(path: Path) -> Iterator[str]:
+    """The modules of the package that importing the file imports."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rebu_ray"):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in NAMES else node.module
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    below = {module_name(path): set(imports_at_once(path)) for path in modules()}
+    try:
+        order = list(graphlib.TopologicalSorter(below).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert set(order) >= NAMES
 
 
 def test_the_lock_pins_every_package_by_hash_and_names_no_place() -> None:

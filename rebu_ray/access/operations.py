@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from rebu_ray.access import query
 from rebu_ray.access.cluster import Cluster
-from rebu_ray.ingest.appdb import actor as appdb
+from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest

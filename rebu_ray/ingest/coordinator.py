@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
-from rebu_ray.ingest.appdb import actor as appdb
+from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.breaker import Change, Suspensions
 from rebu_ray.ingest.erasure import Erasures
 from rebu_ray.ingest.forecasts import Forecasts, ray_rides
