@@ -133,6 +133,7 @@ def test_a_link_signs_in_once(world: World) -> None:
         issue(KEYS.read, Use.LINK, 1),
         issue("x", Use.LINK, 10**14),
     ],
+    ids=["empty", "nonsense", "of a session", "expired", "of another key"],
 )
 def test_a_link_that_is_not_good_signs_nobody_in(token: str) -> None:
     found = answer("GET", f"/?token={token}")
