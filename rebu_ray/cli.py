@@ -40,6 +40,7 @@ from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
 from rebu_ray.store.quarantine import quarantine
 from rebu_ray.store.warehouse import WarehouseError
+from rebu_ray.upgrading import upgrade
 
 MISTAKES = (
     config.SettingsError,
@@ -70,6 +71,7 @@ app = typer.Typer(
 )
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
+app.command()(upgrade)
 app.command()(sql)
 app.add_typer(warehouse, name="warehouse")
 app.command()(dashboard)

@@ -108,5 +108,6 @@ def deployment(lake_uri: str, max_replicas: int) -> serve.Application:
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
+        max_surge_percent=100,
     ).bind(lake_uri)
     return bound

@@ -201,6 +201,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
             "downscale_delay_s": 60,
         },
         graceful_shutdown_timeout_s=5,
+        max_surge_percent=50,  # where another version takes its place, a new one is up first
     )
     bound: serve.Application = gateway.bind(
         cold.deployment(settings.lake, settings.max_replicas), sql.deployment(settings)

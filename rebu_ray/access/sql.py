@@ -209,7 +209,11 @@ def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment that runs statements."""
     reader: Any = serve.deployment(SqlReader)
     bound: serve.Application = reader.options(
-        name="SqlReader", ray_actor_options={"num_cpus": 0.25}, max_ongoing_requests=8, max_queued_requests=64
+        name="SqlReader",
+        ray_actor_options={"num_cpus": 0.25},
+        max_ongoing_requests=8,
+        max_queued_requests=64,
+        max_surge_percent=100,
     ).bind(settings)
     return bound
 

@@ -12,6 +12,7 @@ import msgspec
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray.build import BUILD
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.appdb import asked as appdb
@@ -56,6 +57,7 @@ class Coordinator:
         )
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
+        self._resting = False
         self._suspensions = Suspensions()
         rides = ray_rides(settings.lake, layout.partitions)
         self._forecasts = Forecasts(Cursors(settings.cursors), rides, country=settings.holidays)
@@ -87,6 +89,8 @@ class Coordinator:
     async def routing(self) -> Routing:
         """Who owns what now. Also sets a coordinator going that was restarted."""
         routing = await self._placement.begin()
+        if self._resting:
+            return routing
         self._erasures.resume()
         self._forecasts.resume()
         self._warehousing.begin()
@@ -95,6 +99,18 @@ class Coordinator:
     async def scale(self, shards: int) -> dict[str, Any] | None:
         """Have so many shards: see `Placement.scale`."""
         return await self._placement.scale(shards)
+
+    async def renew(self) -> int:
+        """Have every shard made anew, with the code that this coordinator has: see `Placement.renew`."""
+        return await self._placement.renew()
+
+    async def rest(self) -> None:
+        """Leave all work to a successor, which is made when this one was killed; what is asked is still answered."""
+        self._resting = True
+        self._erasures.close()
+        self._forecasts.close()
+        self._warehousing.close()
+        await self._placement.rest()
 
     async def settings(self) -> Settings:
         """What the platform was started with."""
@@ -107,6 +123,7 @@ class Coordinator:
             "platform_id": self._layout.platform_id,
             "partitions": self._layout.partitions,
             "coordinator_pid": os.getpid(),
+            "build": BUILD,
             "shards": [state for _, state in sorted(self._placement.states.items())],
             **self._placement.status(),
             "suspended": self._suspensions.summary(_now()),

@@ -45,6 +45,8 @@ class Standing(msgspec.Struct, frozen=True):
     leaving: dict[int, int] = {}
     """Partitions on their way, and the slot that each comes from. Until that slot is known to have let go, or is
     fenced, nobody begins to own them."""
+    release: int = 0
+    """How often all shards were made anew while they ran: those of an earlier release are to be replaced."""
     v: int = FORMAT
 
     def owned_by(self, slot: int) -> list[int]:

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any, Final
 
+from rebu_ray.build import BUILD
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.owner import Owner
@@ -33,9 +34,11 @@ class IngestShard:
     segment that was set aside, needs no restart.
     """
 
-    def __init__(self, slot: int, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings, release: int = 0) -> None:
+        """`release`: see `Standing`."""
         logging.basicConfig(level=logging.INFO)
         self._slot = slot
+        self._made = {"release": release, "build": BUILD}
         self._settings = settings
         self._known: Owner | None = None
         """The owner from when it can be told of an erasure."""
@@ -99,8 +102,9 @@ class IngestShard:
         """See `Owner.status`; without an owner, why there is none."""
         self._try_again()
         if self._found is None:
-            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
-        return await self._found.status()
+            state = {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
+            return state | self._made
+        return await self._found.status() | self._made
 
     async def prepare(self, partitions: tuple[int, ...]) -> None:
         """See `Owner.prepare`."""

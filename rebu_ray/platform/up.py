@@ -115,7 +115,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         if settings.appdb_url:
             stack.enter_context(_application_database(settings))
         up = Platform(settings, keys, redis)
-        announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
+        announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address(), *_way_to_ray()))
         stack.callback(withdraw, settings.data_dir)
         yield up
 
@@ -137,6 +137,13 @@ def _hushed_end(data_dir: str) -> Iterator[contextlib.ExitStack]:
 def _chatter(data_dir: str) -> TextIO:
     folder = Path(data_dir)  # which is not there where nothing was begun
     return open(folder / "stop.log" if folder.is_dir() else os.devnull, "w", encoding="utf-8")
+
+
+def _way_to_ray() -> tuple[str, dict[str, str]]:
+    import ray
+
+    own = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    return ray.get_runtime_context().gcs_address, own
 
 
 class Stopped(Exception):
@@ -187,6 +194,7 @@ def _shards(settings: Settings) -> Iterator[_Starting]:
         yield _Starting(coordinator, coordinator.start.remote())
     finally:
         try:
+            coordinator = find_or_make(settings)  # another one may have its place by now
             ray.get(coordinator.stop.remote(), timeout=30)
             ray.kill(coordinator)
         except (ray.exceptions.RayError, TimeoutError) as error:
@@ -249,6 +257,7 @@ def _application_database(settings: Settings) -> Iterator[None]:
         yield
     finally:
         try:
+            puller = actor.start(settings)
             ray.get(puller.stop.remote(), timeout=15)
             ray.kill(puller)
         except (ray.exceptions.RayError, TimeoutError) as error:
