@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rebu_ray import settings as config
 from rebu_ray.connect import DataDir, Key, Url, client, running_here
-from rebu_ray.ingest.warehousing import load_warehouse, verify_warehouse
 from rebu_ray.platform.running import find
 
 warehouse = typer.Typer(no_args_is_help=True, help="The analytics database: a star schema in one DuckDB file.")
@@ -41,6 +40,8 @@ def load(
         found = _asked("POST", "load", url, key, data_dir, {"rebuild": "true"} if rebuild else None)
         if found is None:
             settings = _with_lake(data_dir)
+            from rebu_ray.ingest.warehousing import load_warehouse  # it brings Ray: see tests/test_project.py
+
             found = msgspec.to_builtins(load_warehouse(settings, rebuild))
             found["notes"] = [*found["notes"], "no platform runs on this data dir: what its lake has was loaded"]
     for note in found["notes"]:
@@ -62,6 +63,8 @@ def verify(url: Url = None, key: Key = None, data_dir: DataDir = None, appdb: Ap
         found = _asked("GET", "verify", url, key, data_dir)
         if found is None:
             settings = _with_lake(data_dir, appdb)
+            from rebu_ray.ingest.warehousing import verify_warehouse
+
             found = msgspec.to_builtins(verify_warehouse(settings))
     if not verdict(found):
         sys.exit(1)

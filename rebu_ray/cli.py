@@ -39,7 +39,7 @@ from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
 from rebu_ray.store.quarantine import quarantine
-from rebu_ray.store.warehouse import WarehouseError
+from rebu_ray.store.warehouse.schema import WarehouseError
 from rebu_ray.upgrading import upgrade
 
 MISTAKES = (

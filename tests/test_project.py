@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,13 @@ def imports_at_once(path: Path) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in NAMES else node.module
+
+
+def test_a_command_does_not_wait_for_what_it_does_not_use() -> None:
+    """Nor must Ray be imported before the platform has set its environment."""
+    asked = "import sys, rebu_ray.cli; print(*{'ray', 'duckdb', 'sqlalchemy'}.intersection(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

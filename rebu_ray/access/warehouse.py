@@ -14,7 +14,7 @@ from starlette.routing import Route
 from rebu_ray.access import query
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
-from rebu_ray.store.warehouse import SchemaChange, WarehouseError
+from rebu_ray.store.warehouse.schema import SchemaChange, WarehouseError
 
 Ask = Callable[..., Awaitable[Any]]
 """Call a method of the coordinator, by its name, with arguments."""

@@ -31,7 +31,7 @@ from rebu_ray.store.journal import JournalError, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.tombstones import secret_of
-from rebu_ray.store.warehouse import Loaded
+from rebu_ray.store.warehouse.load import Loaded
 from rebu_ray.store.warehouse.verify import Verdict
 
 log = logging.getLogger("rebu.coordinator")

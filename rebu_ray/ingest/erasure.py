@@ -28,7 +28,7 @@ from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import FOLDER, Names, TombstoneError
 from rebu_ray.store.versions import read
-from rebu_ray.store.warehouse import WarehouseError
+from rebu_ray.store.warehouse.schema import WarehouseError
 
 log = logging.getLogger("rebu.erasure")
 

@@ -22,8 +22,8 @@ from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.tombstones import secret_of
-from rebu_ray.store.warehouse import Loaded, WarehouseError, load
-from rebu_ray.store.warehouse.schema import KINDS
+from rebu_ray.store.warehouse.load import Loaded, load
+from rebu_ray.store.warehouse.schema import KINDS, WarehouseError
 from rebu_ray.store.warehouse.verify import ROWS, Verdict, verify
 
 log = logging.getLogger("rebu.warehouse")

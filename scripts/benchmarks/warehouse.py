@@ -34,7 +34,7 @@ from rebu_ray.store.layout import open_layout
 from rebu_ray.store.ride_table import to_rides
 from rebu_ray.store.rows import ROWS
 from rebu_ray.store.tombstones import none
-from rebu_ray.store.warehouse import load
+from rebu_ray.store.warehouse.load import load
 from rebu_ray.store.warehouse.schema import RIDE_COLUMNS, RIDE_SHAPE, text
 
 _CHANGED: Final = 1_000

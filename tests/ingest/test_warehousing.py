@@ -14,7 +14,7 @@ from rebu_ray.cli import app
 from rebu_ray.ingest.warehousing import load_warehouse, verify_warehouse
 from rebu_ray.records import Source
 from rebu_ray.settings import Settings
-from rebu_ray.store.warehouse import WarehouseError
+from rebu_ray.store.warehouse.schema import WarehouseError
 from tests.ingest.applications import Sqlite
 from tests.records import NOW, said
 from tests.ride_documents import Rides, Said

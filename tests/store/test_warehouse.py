@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from rebu_ray.records import Kind, MatchedBy, Source
 from rebu_ray.store.ride_table import Wanted
 from rebu_ray.store.tombstones import Hashing, Names, Tombstones
-from rebu_ray.store.warehouse import SchemaChange, WarehouseError
 from rebu_ray.store.warehouse.load import alone
+from rebu_ray.store.warehouse.schema import SchemaChange, WarehouseError
 from tests.records import NOW, said, seeded
 from tests.ride_documents import Rides, Said, milliseconds, spread, statements
 from tests.store.disk import unsynced
@@ -295,7 +295,7 @@ from pathlib import Path
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.tombstones import none
-from rebu_ray.store.warehouse import load
+from rebu_ray.store.warehouse.load import load
 
 lake, path, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 steps = 0

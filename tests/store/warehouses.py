@@ -13,7 +13,7 @@ from rebu_ray.records import Record, Source
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.tombstones import Tombstones, none
-from rebu_ray.store.warehouse import Loaded, load
+from rebu_ray.store.warehouse.load import Loaded, load
 from rebu_ray.store.warehouse.verify import Verdict, verify
 from tests.records import NOW
 from tests.store.disk import PARTITIONS, Disk, batch

@@ -13,8 +13,3 @@ copy that the next one throws away.
 
 All times are UTC.
 """
-
-from rebu_ray.store.warehouse.load import Loaded, load
-from rebu_ray.store.warehouse.schema import SchemaChange, WarehouseError
-
-__all__ = ["Loaded", "SchemaChange", "WarehouseError", "load"]
