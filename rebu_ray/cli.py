@@ -28,7 +28,7 @@ from rebu_ray.keys import KeysError
 from rebu_ray.letters import audited, deadletters
 from rebu_ray.platform.local_ray import PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
-from rebu_ray.platform.running import AlreadyRunning, NotRunning
+from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
 from rebu_ray.platform.session import run_in_session
 from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
@@ -40,7 +40,6 @@ from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
 from rebu_ray.store.quarantine import quarantine
 from rebu_ray.store.warehouse.schema import WarehouseError
-from rebu_ray.upgrading import upgrade
 
 MISTAKES = (
     config.SettingsError,
@@ -71,7 +70,6 @@ app = typer.Typer(
 )
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
-app.command()(upgrade)
 app.command()(sql)
 app.add_typer(warehouse, name="warehouse")
 app.command()(dashboard)
@@ -144,6 +142,21 @@ def serve(settings: config.Settings) -> None:
             say("stopping")
     except Stopped:
         say("stopped before it was up")
+
+
+@app.command()
+def upgrade(data_dir: DataDir = None) -> None:
+    """Have a running platform run the version that this command is of, part after part, while data flows.
+
+    With the same version again everything is made anew. It may be called again where it broke off. The process of
+    `rebu up` itself goes on as it is, with Redis and Ray: stop and start it with the new version when that suits.
+
+    Example: /opt/rebu-2/bin/rebu upgrade --data-dir ./data
+    """
+    from rebu_ray.platform.upgrade import upgrade as replace
+
+    running = find(config.load(data_dir=data_dir).data_dir)
+    run_in_session(lambda: guarded(lambda: replace(running, say)))
 
 
 @app.command()

@@ -7,10 +7,11 @@ this process has is sent to every node with them: it need not be installed where
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from typing import Any, Final
 
 import httpx
@@ -23,6 +24,8 @@ from rebu_ray.settings import Settings
 
 PATIENCE_SECONDS: Final = 600.0
 """How long it may take until one more part runs the new version."""
+DRAINING_SECONDS: Final = 120.0
+"""How long replicas of the earlier version may go on answering when the new ones are up."""
 _SAME: Final = 20
 """So many gateways in a row have to answer with the new version: each request may meet another one."""
 
@@ -37,23 +40,27 @@ def upgrade(running: Running, say: Callable[[str], None]) -> None:
     Raises NotUpgraded, what `check_versions` raises, or what Ray raises.
     """
     os.environ |= running.ray_environment  # before Ray is imported: it reads this then
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     with _ray(running):
+        say(f"upgrading the platform at {running.url} to {BUILD}")
         settings = _replace_coordinator(say)
         _replace_shards(say)
         _replace_gateways(settings, running.url, say)
         _replace_puller(settings, say)
+    say("everything runs that version")
 
 
 @contextmanager
 def _ray(running: Running) -> Iterator[None]:
     import ray
 
-    ray.init(
-        address=running.gcs_address,
-        log_to_driver=False,
-        configure_logging=False,
-        runtime_env={"py_modules": [str(PACKAGE)]},
-    )
+    with chdir("/"):  # workers look for modules in the folder of whoever starts them before they do anywhere else
+        ray.init(
+            address=running.gcs_address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"py_modules": [str(PACKAGE)]},
+        )
     try:
         yield
     finally:
@@ -73,8 +80,17 @@ def _replace_coordinator(say: Callable[[str], None]) -> Settings:
     ray.kill(before)
     _await(lambda: not _exists(COORDINATOR), "the coordinator does not end")
     after: Any = find_or_make(settings)
-    say(f"coordinator: {ray.get(after.status.remote(), timeout=PATIENCE_SECONDS)['build']}")
+    _expect(ray.get(after.status.remote(), timeout=PATIENCE_SECONDS)["build"], "the coordinator", say)
     return settings
+
+
+def _expect(build: str, what: str, say: Callable[[str], None]) -> None:
+    if build != BUILD:
+        raise NotUpgraded(
+            f"{what} runs {build} though it was sent {BUILD}: is there a folder rebu_ray where `rebu up` was started? "
+            "It wins over what is sent; start it elsewhere"
+        )
+    say(f"{what}: {build}")
 
 
 def _replace_shards(say: Callable[[str], None]) -> None:
@@ -90,7 +106,7 @@ def _replace_shards(say: Callable[[str], None]) -> None:
         state = ray.get(coordinator.status.remote(), timeout=PATIENCE_SECONDS)
         new = {s["slot"]: s["build"] for s in state["shards"] if s.get("release", 0) >= release}
         for slot in sorted({slot for slot in new if slot < state["wanted_shards"]} - told):
-            say(f"shard {slot}: {new[slot]}")
+            _expect(new[slot], f"shard {slot}", say)
             told.add(slot)
         owners = set(state["routing"]["owners"])
         if len(told) == state["wanted_shards"] == len(state["shards"]) and owners <= told:
@@ -114,18 +130,21 @@ def _replace_gateways(settings: Settings, url: str, say: Callable[[str], None]) 
 
     keys = load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key)
     serve.run(application(settings, keys), name=APPLICATION, route_prefix="/", blocking=False)
-    _await(lambda: _answers_anew(url), "gateways of the earlier version still answer")
-    say(f"gateways: {BUILD}")
+    deadline = time.monotonic() + DRAINING_SECONDS
+    while (others := _other_answers(url)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    _expect(next(iter(others), BUILD), "the gateways", say)
 
 
-def _answers_anew(url: str) -> bool:
+def _other_answers(url: str) -> set[str]:
+    """What gateways say that they run, but for what they are to."""
+    found = set()
     for _ in range(_SAME):
         try:
-            if httpx.get(f"{url}/healthz", timeout=10).json().get("build") != BUILD:
-                return False
-        except (httpx.TransportError, ValueError):
-            return False
-    return True
+            found.add(str(httpx.get(f"{url}/healthz", timeout=10).json().get("build")))
+        except (httpx.TransportError, ValueError) as error:
+            found.add(type(error).__name__)
+    return found - {BUILD}
 
 
 def _replace_puller(settings: Settings, say: Callable[[str], None]) -> None:
@@ -143,7 +162,7 @@ def _replace_puller(settings: Settings, say: Callable[[str], None]) -> None:
     _await(lambda: not _exists(APPDB), "the puller does not end")
     after: Any = actor.start(settings)
     ray.get(after.status.remote(), timeout=PATIENCE_SECONDS)
-    say(f"puller of the application database: {BUILD}")
+    say("the puller of the application database: begun anew")
 
 
 def _exists(name: str) -> bool:
