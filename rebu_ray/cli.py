@@ -29,7 +29,7 @@ from rebu_ray.letters import audited, deadletters
 from rebu_ray.nodes import node
 from rebu_ray.platform.local_ray import NotDrained, PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
-from rebu_ray.platform.running import AlreadyRunning, NotRunning
+from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
 from rebu_ray.platform.session import run_in_session
 from rebu_ray.platform.stores import StoreError
 from rebu_ray.records import Source
@@ -145,6 +145,21 @@ def serve(settings: config.Settings) -> None:
             say("stopping")
     except Stopped:
         say("stopped before it was up")
+
+
+@app.command()
+def upgrade(data_dir: DataDir = None) -> None:
+    """Have a running platform run the version that this command is of, part after part, while data flows.
+
+    With the same version again everything is made anew. It may be called again where it broke off. The process of
+    `rebu up` itself goes on as it is, with Redis and Ray: stop and start it with the new version when that suits.
+
+    Example: /opt/rebu-2/bin/rebu upgrade --data-dir ./data
+    """
+    from rebu_ray.platform.upgrade import upgrade as replace
+
+    running = find(config.load(data_dir=data_dir).data_dir)
+    run_in_session(lambda: guarded(lambda: replace(running, say)))
 
 
 @app.command()

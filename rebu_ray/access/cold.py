@@ -123,5 +123,6 @@ def deployment(settings: Settings) -> serve.Application:
             "upscale_delay_s": 5,
             "downscale_delay_s": 60,
         },
+        max_surge_percent=100,
     ).bind(settings)
     return bound

@@ -215,6 +215,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config=autoscaling.of_gateways(settings),
         graceful_shutdown_timeout_s=5,
+        max_surge_percent=50,  # where another version takes its place, a new one is up first
     )
     bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))
     return bound

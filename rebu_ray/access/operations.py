@@ -14,6 +14,7 @@ from rebu_ray.access import query
 from rebu_ray.access.cluster import Cluster
 from rebu_ray.access.measures import Reporter
 from rebu_ray.access.scrape import Scrape
+from rebu_ray.build import BUILD
 from rebu_ray.ingest.appdb import asked as appdb
 from rebu_ray.ingest.progress import progress
 from rebu_ray.keys import Keys, Scope, presented_key
@@ -52,7 +53,7 @@ def routes(keys: Keys, redis: Callable[[], Client], ask: Ask, reporter: Reporter
     scrape = Scrape(reporter, redis, cluster)
 
     async def healthz(request: Request) -> Response:
-        return Response(b'{"status":"alive"}', media_type="application/json")
+        return Response(msgspec.json.encode({"status": "alive", "build": BUILD}), media_type="application/json")
 
     async def readyz(request: Request) -> Response:
         state = await ask("status")

@@ -222,7 +222,11 @@ def deployment(settings: Settings) -> serve.Application:
     reader: Any = serve.deployment(ServedSqlReader)
     options = {"num_cpus": 0.25, "resources": place(settings, Role.WAREHOUSE, SCARCELY)}
     bound: serve.Application = reader.options(
-        name="SqlReader", ray_actor_options=options, max_ongoing_requests=8, max_queued_requests=64
+        name="SqlReader",
+        ray_actor_options=options,
+        max_ongoing_requests=8,
+        max_queued_requests=64,
+        max_surge_percent=100,
     ).bind(settings)
     return bound
 

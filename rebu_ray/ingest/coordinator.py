@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 from rebu_ray import traces
+from rebu_ray.build import BUILD
 from rebu_ray.ingest import recomputation
 from rebu_ray.ingest.answer import CLOSED, DAMAGED
 from rebu_ray.ingest.appdb import asked as appdb
@@ -64,6 +65,7 @@ class Coordinator:
         )
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
+        self._resting = False
         self._suspensions = Suspensions()
         rides = ray_rides(settings.lake, layout.partitions)
         self._reports = Reports(time.monotonic)
@@ -100,6 +102,8 @@ class Coordinator:
     async def routing(self) -> Routing:
         """Who owns what now. Also sets a coordinator going that was restarted."""
         routing = await self._placement.begin()
+        if self._resting:
+            return routing
         self._erasures.resume()
         self._forecasts.resume()
         self._warehousing.begin()
@@ -118,6 +122,19 @@ class Coordinator:
         """What Serve's autoscaling is to know."""
         return self._autoscaling.advice
 
+    async def renew(self) -> int:
+        """Have every shard made anew, with the code that this coordinator has: see `Placement.renew`."""
+        return await self._placement.renew()
+
+    async def rest(self) -> None:
+        """Leave all work to a successor, which is made when this one was killed; what is asked is still answered."""
+        self._resting = True
+        self._erasures.close()
+        self._forecasts.close()
+        self._warehousing.close()
+        self._autoscaling.close()
+        await self._placement.rest()
+
     async def settings(self) -> Settings:
         """What the platform was started with."""
         return self._settings
@@ -129,6 +146,7 @@ class Coordinator:
             "platform_id": self._layout.platform_id,
             "partitions": self._layout.partitions,
             "coordinator_pid": os.getpid(),
+            "build": BUILD,
             "shards": [state for _, state in sorted(self._placement.states.items())],
             **self._placement.status(),
             **self._autoscaling.status(),

@@ -19,14 +19,15 @@ import ray
 from rebu_ray.ingest.erasing import store_of
 from rebu_ray.ingest.moves import Standstill
 from rebu_ray.settings import Settings
-from rebu_ray.store.cursor import Cursors
+from rebu_ray.store.cursor import FORMAT, Cursors
 from rebu_ray.store.forgetting import ERASED, clear, forget, is_whole, names_in_rows, names_of, persist
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.redis_cluster import Client, connect
 from rebu_ray.store.rows import partition_of
-from rebu_ray.store.tombstones import FOLDER, Names
+from rebu_ray.store.tombstones import FOLDER, Names, TombstoneError
+from rebu_ray.store.versions import read
 from rebu_ray.store.warehouse.schema import WarehouseError
 
 log = logging.getLogger("rebu.erasure")
@@ -48,6 +49,7 @@ class Pending(msgspec.Struct):
     counts: dict[str, int] = {}
     forgotten: bool = False
     """Whether Redis is clean."""
+    v: int = FORMAT
 
 
 class Erasures:
@@ -220,10 +222,10 @@ class Erasures:
 
     def _noted(self) -> dict[str, Pending]:
         names = [name for name in self._cursors.names(FOLDER) if name.endswith(_SUFFIX)]
-        read = {name: self._cursors.load(f"{FOLDER}/{name}") for name in names}
+        found = {name: self._cursors.load(f"{FOLDER}/{name}") for name in names}
         return {
-            name.removesuffix(_SUFFIX): msgspec.msgpack.decode(data, type=Pending)
-            for name, data in read.items()
+            name.removesuffix(_SUFFIX): read(data, Pending, FORMAT, "an erasure under way", TombstoneError)
+            for name, data in found.items()
             if data is not None
         }
 

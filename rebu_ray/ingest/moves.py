@@ -121,6 +121,12 @@ class Moves:
                 {p: new for p, (old, new) in enumerate(zip(owners, after, strict=True)) if old == slot}, True
             )
 
+    async def renew(self) -> int:
+        """Have it known that every shard is to be made anew; which release that is."""
+        async with self._one:
+            await self._save(self.standing.routing.owners, self.standing.leaving, release=self.standing.release + 1)
+            return self.standing.release
+
     async def size(self, shards: int, wanted: int) -> None:
         """Have it known how many shards there are, and are to be."""
         async with self._one:
@@ -160,7 +166,12 @@ class Moves:
         self.pauses_ms.append(round(1000 * (self._clock() - began), 1))
 
     async def _save(
-        self, owners: Owners, leaving: Mapping[int, int], shards: int | None = None, wanted: int | None = None
+        self,
+        owners: Owners,
+        leaving: Mapping[int, int],
+        shards: int | None = None,
+        wanted: int | None = None,
+        release: int | None = None,
     ) -> None:
         now = self.standing
         self.standing = Standing(
@@ -168,6 +179,7 @@ class Moves:
             now.shards if shards is None else shards,
             now.wanted if wanted is None else wanted,
             dict(leaving),
+            now.release if release is None else release,
         )
         await self._hands.save(self.standing)
         if not leaving:

@@ -20,6 +20,7 @@ from ray.actor import ActorHandle
 from rebu_ray.ingest.balance import balanced, moves
 from rebu_ray.ingest.lease import Leases
 from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
+from rebu_ray.ingest.renewal import Replace, Spare, next_step
 from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.routing import (
     NAMESPACE,
@@ -77,8 +78,9 @@ class Placement:
         self._telling: dict[int, asyncio.Task[None]] = {}
         self._moves: Moves | None = None
         self._scaling = False
+        self._renewing = False
         self._progress = time.monotonic()
-        """When a scaling began, or last moved something."""
+        """When a scaling or a renewal began, or last did something."""
         self._beginning = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +96,7 @@ class Placement:
                 if standing is None or not any(_exists(shard_name(slot)) for slot in range(known)):
                     await self._before_shards()
                     standing, grace = await asyncio.to_thread(self._afresh, standing), START_SECONDS
-                self.shards = [self._make(slot, grace) for slot in range(standing.shards)]
+                self.shards = [self._make(slot, grace, standing.release) for slot in range(standing.shards)]
                 for slot in await asyncio.to_thread(self._journal.slots):
                     if slot >= standing.shards and _exists(shard_name(slot)):
                         # It was wanted no more, and nobody was left to stop it.
@@ -121,7 +123,7 @@ class Placement:
         before = self._moves.standing.shards
         await self._moves.size(max(shards, before), shards)
         for slot in range(len(self.shards), shards):
-            self.shards.append(self._make(slot, START_SECONDS))
+            self.shards.append(self._make(slot, START_SECONDS, self._moves.standing.release))
         self._wake.set()
         owners = self._moves.routing.owners
         after = balanced(owners, range(shards))
@@ -132,6 +134,21 @@ class Placement:
         if self._moves is None:
             return 0, True, {}
         return self._moves.standing.wanted, self._scaling, self.states
+
+    async def renew(self) -> int:
+        """Have every shard made anew, one after the other, while data flows; which release that is."""
+        await self.begin()
+        assert self._moves is not None
+        self._renewing, self._progress = True, time.monotonic()
+        release = await self._moves.renew()
+        self._wake.set()
+        return release
+
+    async def rest(self) -> None:
+        """Do nothing more by itself, from when what is under way has come to its end: somebody else goes on."""
+        async with self.still.hold():
+            for task in (*self._tasks, *self._telling.values()):
+                task.cancel()
 
     def status(self) -> dict[str, Any]:
         """What is moving, and what has moved since the coordinator started."""
@@ -145,6 +162,8 @@ class Placement:
                 "leaving": sorted(standing.leaving),
             },
             "scaling": self._scaling,
+            "release": standing.release,
+            "renewing": self._renewing,
             "wanted_shards": standing.wanted,
             "moves": {
                 "moved": self._moves.moved,
@@ -181,7 +200,7 @@ class Placement:
             routing = spread(self._partitions, shards, 1 if saved is None else saved.routing.version + 1)
         else:
             routing = Routing(saved.routing.version + 1, balanced(saved.routing.owners, range(shards)))
-        standing = Standing(routing, shards, shards)
+        standing = Standing(routing, shards, shards, release=0 if saved is None else saved.release)
         save_standing(self._cursors, standing)
         for slot in sorted(self._journal.slots()):
             mine = set() if saved is None else set(saved.routing.owned_by(slot)) - set(routing.owned_by(slot))
@@ -190,7 +209,7 @@ class Placement:
                 self._journal.claim(slot)
         return standing
 
-    def _make(self, slot: int, grace: float) -> ActorHandle[IngestShard]:
+    def _make(self, slot: int, grace: float, release: int) -> ActorHandle[IngestShard]:
         actor: Any = ray.remote(IngestShard)
         made: ActorHandle[IngestShard] = actor.options(
             name=shard_name(slot),
@@ -202,7 +221,7 @@ class Placement:
             scheduling_strategy="SPREAD",  # a node that dies takes as few of them with it as can be
             max_restarts=-1,
             max_concurrency=1000,
-        ).remote(slot, self._settings)
+        ).remote(slot, self._settings, release)
         self._leases.renew(slot, grace)
         return made
 
@@ -289,7 +308,9 @@ class Placement:
         standing = found.standing
         owners = standing.routing.owners
         wanted = range(standing.wanted)
-        if all(map(self._runs, {*owners})):
+        if await self._renew(found):
+            return True
+        if all(map(self._runs, {*owners})) and not self._renewing:
             calm = [slot for slot in wanted if self._runs(slot) and self._calm(slot)]
             todo = moves(owners, balanced(owners, calm), AT_ONCE) if calm else []
             if todo:
@@ -332,20 +353,55 @@ class Placement:
         ray.kill(self.shards[slot], no_restart=False)
         return False
 
+    async def _renew(self, found: Moves) -> bool:
+        """Do one thing so that all shards are of the release that is wanted; whether there was one."""
+        standing = found.standing
+        slots = range(standing.shards)
+        releases = {slot: self.states[slot].get("release", 0) for slot in slots if self._runs(slot)}
+        step = next_step(standing.routing.owners, releases, standing.wanted, standing.release, AT_ONCE)
+        if step is not None:
+            self._renewing = True
+        if len(releases) < len(slots):  # one that does not come up for long must not keep others from moving
+            self._renewing = self._renewing and time.monotonic() - self._progress < PATIENCE_SECONDS
+            return False
+        if step is None:
+            self._renewing = False
+            return False
+        self._progress = time.monotonic()
+        if isinstance(step, Spare):
+            log.info("a shard is made to take the place of others")
+            await found.size(standing.shards + 1, standing.wanted)
+            self.shards.append(self._make(standing.shards, START_SECONDS, standing.release))
+            return False
+        async with self.still.move():
+            if isinstance(step, Replace):
+                log.info("shard %d is made anew", step.slot)
+                await self._end(step.slot, self.shards[step.slot])
+                while _exists(shard_name(step.slot)):
+                    await asyncio.sleep(0.02)
+                self.shards[step.slot] = self._make(step.slot, START_SECONDS, standing.release)
+            else:
+                await found.move(step)
+        return True
+
+    async def _end(self, slot: int, shard: ActorHandle[IngestShard]) -> None:
+        """Stop a shard that owns nothing."""
+        self.states.pop(slot, None)
+        self.measured.pop(slot, None)
+        self._told.pop(slot, None)
+        self._shunned.pop(slot, None)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(shard.stop.remote().future()), 30)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            log.warning("shard %d, which owns nothing, did not stop in good order: %s", slot, type(error).__name__)
+        ray.kill(shard)
+
     async def _retire(self, found: Moves, wanted: int) -> None:
         """Stop the shards that own nothing and are wanted no more. From when that is saved they are nobody's."""
         gone, self.shards = self.shards[wanted:], self.shards[:wanted]
         await found.size(wanted, wanted)
         for slot, shard in enumerate(gone, wanted):
-            self.states.pop(slot, None)
-            self.measured.pop(slot, None)
-            self._told.pop(slot, None)
-            self._shunned.pop(slot, None)
-            try:
-                await asyncio.wait_for(asyncio.wrap_future(shard.stop.remote().future()), 30)
-            except (ray.exceptions.RayError, TimeoutError) as error:
-                log.warning("shard %d, which owns nothing, did not stop in good order: %s", slot, type(error).__name__)
-            ray.kill(shard)
+            await self._end(slot, shard)
 
     # -- hands ------------------------------------------------------------------------------------------------
 

@@ -27,9 +27,11 @@ from rebu_ray.logs import MOST_ORIGINS, about, origins
 from rebu_ray.process.dirty import Touched, touched
 from rebu_ray.process.load import IndexBehind
 from rebu_ray.process.tasks import recompute_task, subjects_task
-from rebu_ray.store.cursor import Cursors
+from rebu_ray.store.cursor import FORMAT, Cursors
 from rebu_ray.store.index import UNAVAILABLE
+from rebu_ray.store.journal import JournalError
 from rebu_ray.store.rows import decode, partition_of
+from rebu_ray.store.versions import read
 from rebu_ray.traces import told
 
 log = logging.getLogger("rebu.processing")
@@ -79,21 +81,24 @@ class _Round:
 
 
 class Cursor(msgspec.Struct):
-    """What is saved by a slot."""
+    """What is saved by a slot, as JSON."""
 
     done: dict[int, int] = msgspec.field(default_factory=dict)
     """By partition, the sequence number up to which everything is done."""
     failed: list[str] = msgspec.field(default_factory=list)
     """Subjects that could not be computed: they are tried again now and then, and after a start."""
+    v: int = FORMAT
 
 
 def known(cursors: Cursors, partitions: Iterable[int], of: int) -> Cursor:
-    """What is known of partitions, out of `of` that there are, whichever slots saved it. Raises OSError."""
+    """What is known of partitions, out of `of` that there are, whichever slots saved it. Raises OSError, or
+    JournalError for what a newer version saved.
+    """
     own, found, failed = set(partitions), Cursor(), set[str]()
     for name in cursors.names(""):
         data = cursors.load(name) if name.startswith(_SAVED) else None
         if data is not None:
-            saved = msgspec.json.decode(data, type=Cursor)
+            saved = read(data, Cursor, FORMAT, f"the cursor `{name}`", JournalError)
             for partition in own & saved.done.keys():
                 found.done[partition] = max(saved.done[partition], found.done.get(partition, 0))
             failed |= {subject for subject in saved.failed if partition_of(subject, of) in own}

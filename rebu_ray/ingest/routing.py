@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
-from rebu_ray.store.cursor import Cursors
+from rebu_ray.store.cursor import FORMAT, Cursors
 from rebu_ray.store.journal import JournalError
+from rebu_ray.store.versions import read
 
 NAMESPACE = "rebu"
 COORDINATOR = "rebu-coordinator"
@@ -44,6 +45,9 @@ class Standing(msgspec.Struct, frozen=True):
     leaving: dict[int, int] = {}
     """Partitions on their way, and the slot that each comes from. Until that slot is known to have let go, or is
     fenced, nobody begins to own them."""
+    release: int = 0
+    """How often all shards were made anew while they ran: those of an earlier release are to be replaced."""
+    v: int = FORMAT
 
     def owned_by(self, slot: int) -> list[int]:
         """The partitions that a slot which starts now may take up."""
@@ -54,7 +58,7 @@ def load_standing(cursors: Cursors) -> Standing | None:
     """What was saved last; None for a platform that never ran. Raises OSError, or JournalError for what it is not."""
     data = cursors.load(_SAVED)
     try:
-        return None if data is None else msgspec.msgpack.decode(data, type=Standing)
+        return None if data is None else read(data, Standing, FORMAT, f"the cursor `{_SAVED}`", JournalError)
     except msgspec.DecodeError as error:
         raise JournalError(
             f"the cursor `{_SAVED}` beside the journal is damaged ({error}): with the platform stopped, remove it"

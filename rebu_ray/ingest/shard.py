@@ -13,6 +13,7 @@ from typing import Any, Final
 import ray
 
 from rebu_ray import traces
+from rebu_ray.build import BUILD
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
@@ -38,9 +39,11 @@ class IngestShard:
     segment that was set aside, needs no restart.
     """
 
-    def __init__(self, slot: int, settings: Settings) -> None:
+    def __init__(self, slot: int, settings: Settings, release: int = 0) -> None:
+        """`release`: see `Standing`."""
         traces.begin(settings, f"shard-{slot}")
         self._slot = slot
+        self._made = {"release": release, "build": BUILD}
         self._settings = settings
         self._node_id = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._measures = ShardMeasures()
@@ -107,8 +110,9 @@ class IngestShard:
         self._try_again()
         told = {"measured": snapshot(self._measures.registry), "node_id": self._node_id}
         if self._found is None:
-            return {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail} | told
-        return await self._found.status() | told
+            state = {"slot": self._slot, "pid": os.getpid(), "index": self._state, "detail": self._detail}
+            return state | told | self._made
+        return await self._found.status() | told | self._made
 
     async def prepare(self, partitions: tuple[int, ...]) -> None:
         """See `Owner.prepare`."""

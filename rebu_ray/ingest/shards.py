@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import ray
 from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import ShardGone
-from rebu_ray.ingest.routing import NAMESPACE, Routing, shard_name
+from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name
 from rebu_ray.logs import origins
 from rebu_ray.settings import Settings
 
@@ -19,6 +20,8 @@ log = logging.getLogger("rebu.shards")
 
 ASK_AGAIN_SECONDS: Final = 3.0
 """How long a shard may take before the coordinator is asked whether it still owns what it did."""
+SUCCESSOR_SECONDS: Final = 20.0
+"""How long to wait for a coordinator in the place of one that is gone for good, before one is made here."""
 
 
 class Shards:
@@ -32,10 +35,20 @@ class Shards:
         self._asking: asyncio.Task[Routing] | None = None
 
     async def ask(self, method: str, *args: object) -> Any:
-        """Call a method of the coordinator."""
+        """Call a method of the coordinator, once more where another one has taken its place."""
         if self._coordinator is None:
             self._coordinator = find_or_make(self._settings)
-        return await getattr(self._coordinator, method).remote(*args)
+        deadline = asyncio.get_running_loop().time() + SUCCESSOR_SECONDS
+        while True:
+            try:
+                return await getattr(self._coordinator, method).remote(*args)
+            except ray.exceptions.ActorDiedError:
+                if asyncio.get_running_loop().time() > deadline:
+                    self._coordinator = None
+                    raise
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(ValueError):  # there is none at the moment
+                    self._coordinator = ray.get_actor(COORDINATOR, NAMESPACE)
 
     async def routing(self, fresh: bool) -> Routing:
         """Who owns what; asked of the coordinator anew where `fresh`, once for all who ask at the same time."""

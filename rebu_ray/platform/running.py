@@ -26,6 +26,11 @@ class Running(msgspec.Struct, frozen=True):
     pid: int
     redis_url: str
     ray_address: str
+    """RAY_ADDRESS, empty where Ray is the platform's own."""
+    gcs_address: str = ""
+    """Where Ray's control store is."""
+    ray_environment: dict[str, str] = {}
+    """What of the environment is Ray's: whoever joins it needs the same."""
 
 
 def announce(data_dir: str, running: Running) -> None:

@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import pyarrow as pa
 import redis
 
 from rebu_ray.settings import Settings
-from rebu_ray.store.journal import open_journal
-from rebu_ray.store.layout import open_layout
+from rebu_ray.store.cursor import FORMAT, Cursors
+from rebu_ray.store.journal import JournalError, check_formats, open_journal
+from rebu_ray.store.lake import Lake
+from rebu_ray.store.layout import known_layout, open_layout
 from rebu_ray.store.redis_cluster import connect, is_cluster, servers
-from rebu_ray.store.tombstones import TombstoneStore, secret_of
+from rebu_ray.store.tombstones import FOLDER, TombstoneStore, secret_of
+from rebu_ray.store.versions import format_of, refuse_newer
 
 
 class StoreError(Exception):
     """A store cannot be used; the message says which, why, and what to set."""
+
+
+_CURSORS: Final = ("", "appdb", FOLDER)
+"""Where cursors are that nobody can do without: what is made anew may be of any format."""
+
+
+def check_versions(settings: Settings) -> None:
+    """See that nothing there is of a version that this one does not know. Changes nothing.
+
+    Raises LayoutError, LakeError, JournalError, or StoreError for a store that cannot be used.
+    """
+    _open("lake", settings.lake, "REBU_LAKE_URI", lambda: _check_lake(settings.lake))
+    _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: check_formats(open_journal(settings.journal)))
+    _open("journal's cursors", settings.cursors, "REBU_JOURNAL_URI", lambda: _check_cursors(settings.cursors))
+
+
+def _check_lake(uri: str) -> None:
+    layout = known_layout(uri)
+    if layout is not None:
+        lake = Lake(uri)
+        for partition in range(layout.partitions):
+            lake.manifest(partition)
+
+
+def _check_cursors(uri: str) -> None:
+    cursors = Cursors(uri)
+    for folder in _CURSORS:
+        for name in cursors.names(folder):
+            data = cursors.load(f"{folder}/{name}".lstrip("/"))
+            with suppress(msgspec.DecodeError):  # no map, so no cursor; or a damaged one, of which its reader tells
+                if data is not None:
+                    refuse_newer(format_of(data), FORMAT, f"the cursor `{name}`", JournalError)
 
 
 def check_stores(settings: Settings) -> None:

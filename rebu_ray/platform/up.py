@@ -23,7 +23,7 @@ from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.platform.running import Running, announce, sole_owner, withdraw
 from rebu_ray.platform.session import begin_anew
-from rebu_ray.platform.stores import check_stores
+from rebu_ray.platform.stores import check_stores, check_versions
 from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
@@ -86,8 +86,8 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
 
     `stop`, set by a signal, is looked at between the steps: then it is taken down again and Stopped raised.
 
-    Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, JournalError or what
-    Ray raises.
+    Raises SettingsError, AlreadyRunning, PortTaken, RedisServerError, StoreError, LayoutError, LakeError, JournalError
+    or what Ray raises.
     """
     configure(settings.log_format, settings.log_requests, "rebu")
     check(settings)
@@ -98,6 +98,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         if left:
             say(f"ended {left} processes of an earlier run that was killed")
         local_ray.check_port(settings.host, settings.port)
+        check_versions(settings)
         if settings.appdb_url:
             from rebu_ray.ingest.appdb.database import database_url
 
@@ -128,7 +129,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         if settings.appdb_url:
             stack.enter_context(_application_database(settings))
         up = Platform(settings, keys, redis)
-        announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address()))
+        announce(settings.data_dir, Running(up.url, os.getpid(), settings.redis_url, ray_address(), *_way_to_ray()))
         stack.callback(withdraw, settings.data_dir)
         yield up
 
@@ -150,6 +151,13 @@ def _hushed_end(data_dir: str) -> Iterator[contextlib.ExitStack]:
 def _chatter(data_dir: str) -> TextIO:
     folder = Path(data_dir)  # which is not there where nothing was begun
     return open(folder / "stop.log" if folder.is_dir() else os.devnull, "w", encoding="utf-8")
+
+
+def _way_to_ray() -> tuple[str, dict[str, str]]:
+    import ray
+
+    own = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    return ray.get_runtime_context().gcs_address, own
 
 
 class Stopped(Exception):
@@ -200,6 +208,7 @@ def _shards(settings: Settings) -> Iterator[_Starting]:
         yield _Starting(coordinator, coordinator.start.remote())
     finally:
         try:
+            coordinator = find_or_make(settings)  # another one may have its place by now
             ray.get(coordinator.stop.remote(), timeout=30)
             ray.kill(coordinator)
         except (ray.exceptions.RayError, TimeoutError) as error:
@@ -262,6 +271,7 @@ def _application_database(settings: Settings) -> Iterator[None]:
         yield
     finally:
         try:
+            puller = actor.start(settings)
             ray.get(puller.stop.remote(), timeout=15)
             ray.kill(puller)
         except (ray.exceptions.RayError, TimeoutError) as error:

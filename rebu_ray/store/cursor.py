@@ -7,6 +7,8 @@ from typing import Final
 
 import pyarrow.fs as pafs
 
+FORMAT: Final = 1
+"""Of everything that is saved as a cursor: maps, which carry it as `v` or `format`."""
 _NEW: Final = ".new"
 
 

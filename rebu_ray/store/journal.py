@@ -30,12 +30,16 @@ import zstandard
 from rebu_ray.store.conditional import creator
 from rebu_ray.store.rows import decode, with_seq
 from rebu_ray.store.tally import Entry
+from rebu_ray.store.versions import format_of, read, refuse_newer
 
 FORMAT: Final = 2
+"""1: the payload is not compressed. Magic, lengths and checksum stay as they are in any format that comes, so that
+whoever does not know it finds a frame's end, and says so."""
 _LEVEL: Final = -5
 """Takes less time than writing the bytes that it saves."""
 _MAGIC: Final = b"RBJ1"
 _HEAD: Final = struct.Struct(">4sIII")
+_PEEKED: Final = 256 * 1024
 _SEGMENT: Final = re.compile(r"^(\d{3})-(\d{6})-(\d{8})\.seg$")
 _EPOCH: Final = re.compile(r"^(\d{3})-(\d{6})\.epoch$")
 _FENCE: Final = re.compile(r"^(\d{3})-(\d{6})\.fence$")
@@ -81,7 +85,7 @@ class Frame(NamedTuple):
     @property
     def payload(self) -> bytes:
         """What was packed."""
-        return zstandard.decompress(self.packed)
+        return self.packed if self.header.v == 1 else zstandard.decompress(self.packed)
 
     def rows(self) -> pa.RecordBatch:
         """All rows of the frame, as `ROWS`."""
@@ -149,12 +153,17 @@ def _frame(data: bytes, at: int) -> tuple[Frame | None, int]:
     head, packed = data[start : start + head_len], data[start + head_len : end]
     if zlib.crc32(packed, zlib.crc32(head)) != crc:
         return None, at
-    header = msgspec.msgpack.decode(head, type=Header)
-    if header.v != FORMAT:
-        raise JournalError(
-            f"journal format {header.v} is not known to this version of Rebu: start the version that wrote it"
-        )
-    return Frame(header, packed), end
+    return Frame(read(head, Header, FORMAT, "a frame of the journal", JournalError), packed), end
+
+
+def check_formats(journal: Journal) -> None:
+    """Raises JournalError for a segment of a newer format; of each the beginning is read, which tells of all of it."""
+    for segment in journal.segments():
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):  # whoever reads all of it says what is amiss
+            data = journal.peek(segment, _PEEKED)
+            if len(data) >= _HEAD.size and data.startswith(_MAGIC):
+                head = data[_HEAD.size : _HEAD.size + _HEAD.unpack_from(data)[1]]
+                refuse_newer(format_of(head), FORMAT, f"the segment {segment} of the journal", JournalError)
 
 
 class Journal(Protocol):
@@ -174,6 +183,9 @@ class Journal(Protocol):
 
     def read(self, segment: SegmentName) -> bytes:
         """The bytes of a segment. Raises FileNotFoundError where it has been removed."""
+
+    def peek(self, segment: SegmentName, size: int) -> bytes:
+        """The first bytes of a segment, whether or not they count. Raises FileNotFoundError."""
 
     def remove(self, segment: SegmentName) -> None:
         """Remove a segment whose rows are all in the lake."""
@@ -275,6 +287,10 @@ class DirectoryJournal:
         limit = self._fenced_at(segment)
         with open(self._path(segment), "rb") as file:
             return file.read(-1 if limit is None else limit)
+
+    def peek(self, segment: SegmentName, size: int) -> bytes:
+        with open(self._path(segment), "rb") as file:
+            return file.read(size)
 
     def remove(self, segment: SegmentName) -> None:
         os.unlink(self._path(segment))
@@ -420,6 +436,10 @@ class ObjectJournal:
             if str(segment) not in msgspec.msgpack.decode(fence, type=dict[str, int]):
                 return b""
         return self._get(str(segment))
+
+    def peek(self, segment: SegmentName, size: int) -> bytes:
+        with self._fs.open_input_stream(f"{self._root}/{segment}") as file:
+            return bytes(file.read(size))
 
     def remove(self, segment: SegmentName) -> None:
         self._fs.delete_file(f"{self._root}/{segment}")

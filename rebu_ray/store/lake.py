@@ -32,6 +32,7 @@ from rebu_ray.store.replays import apart, resolved
 from rebu_ray.store.ride_table import RIDES
 from rebu_ray.store.rows import ROWS
 from rebu_ray.store.tally import TALLIES
+from rebu_ray.store.versions import read
 
 FORMAT: Final = 1
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
@@ -106,13 +107,10 @@ class Lake:
         while versions:
             try:
                 with self._fs.open_input_stream(self._manifest_path(partition, versions[-1])) as file:
-                    found = msgspec.msgpack.decode(file.read(), type=Manifest)
+                    return read(file.read(), Manifest, FORMAT, f"partition {partition} of the lake", LakeError)
             except FileNotFoundError:  # pruned by its owner while we looked
                 versions = self._versions(partition)
                 continue
-            if found.v != FORMAT:
-                raise LakeError(f"lake format {found.v} is not known to this version of Rebu")
-            return found
         return Manifest()
 
     def write(self, partition: int, rows: pa.Table, version: int) -> DataFile:

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 import pyarrow.fs as pafs
 
+from rebu_ray.store.versions import read
+
 FORMAT: Final = 1
 _NAME: Final = "rebu.json"
 
@@ -25,18 +27,28 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 def open_layout(lake_uri: str, partitions: int) -> Layout:
-    """The layout of a lake; a new lake gets one with this many partitions. Raises LayoutError for another format."""
-    fs, root = pafs.FileSystem.from_uri(lake_uri) if "://" in lake_uri else (pafs.LocalFileSystem(), lake_uri)
-    fs.create_dir(root, recursive=True)
+    """The layout of a lake; a new lake gets one with this many partitions. Raises LayoutError for a newer format."""
+    layout = known_layout(lake_uri)
+    if layout is None:
+        fs, root = _place(lake_uri)
+        fs.create_dir(root, recursive=True)
+        layout = Layout(str(uuid.uuid4()), partitions)
+        with fs.open_output_stream(f"{root}/{_NAME}.new") as out:
+            out.write(msgspec.json.encode(layout))
+        fs.move(f"{root}/{_NAME}.new", f"{root}/{_NAME}")
+    return layout
+
+
+def known_layout(lake_uri: str) -> Layout | None:
+    """The layout of a lake, None where there is none yet. Raises LayoutError for a newer format."""
+    fs, root = _place(lake_uri)
     path = f"{root}/{_NAME}"
     if fs.get_file_info(path).type == pafs.FileType.NotFound:
-        layout = Layout(str(uuid.uuid4()), partitions)
-        with fs.open_output_stream(path + ".new") as out:
-            out.write(msgspec.json.encode(layout))
-        fs.move(path + ".new", path)
-        return layout
+        return None
     with fs.open_input_stream(path) as file:
-        layout = msgspec.json.decode(file.read(), type=Layout)
-    if layout.format != FORMAT:
-        raise LayoutError(f"{lake_uri} has format {layout.format}; this version of Rebu reads format {FORMAT}")
-    return layout
+        return read(file.read(), Layout, FORMAT, f"the lake at {lake_uri}", LayoutError)
+
+
+def _place(lake_uri: str) -> tuple[pafs.FileSystem, str]:
+    fs, root = pafs.FileSystem.from_uri(lake_uri) if "://" in lake_uri else (pafs.LocalFileSystem(), lake_uri)
+    return fs, str(root)

@@ -26,7 +26,9 @@ import pyarrow.compute as pc
 from rebu_ray.records import Kind
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.journal import JournalError
+from rebu_ray.store.versions import read
 
+FORMAT: Final = 1
 FOLDER: Final = "erasures"
 _SUFFIX: Final = ".tombstone"
 _SECRET: Final = "erasure.key"
@@ -72,7 +74,7 @@ class Tombstone(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
     """How much was erased, by what it was."""
     completed_at: int | None = None
-    v: int = 1
+    v: int = FORMAT
 
     @property
     def mark(self) -> str:
@@ -305,12 +307,15 @@ class TombstoneStore:
         self.hashing = Hashing(secret[:64])
 
     def load(self) -> Tombstones:
-        """All that either place has. Raises TombstoneError where they were made with another secret."""
+        """All that either place has. Raises TombstoneError where they were made with another secret, or by a newer
+        version.
+        """
         found: dict[str, Tombstone] = {}
         held: list[dict[str, Tombstone]] = []
         for place in self._places:
             names = (name for name in place.names(FOLDER) if name.endswith(_SUFFIX))
-            stones = [_STONE.decode(data) for name in names if (data := place.load(f"{FOLDER}/{name}")) is not None]
+            files = [data for name in names if (data := place.load(f"{FOLDER}/{name}")) is not None]
+            stones = [read(data, Tombstone, FORMAT, "a tombstone", TombstoneError) for data in files]
             held.append({stone.person: stone for stone in stones})
             for stone in stones:
                 found[stone.person] = max((found.get(stone.person, stone), stone), key=_worth)
@@ -336,5 +341,4 @@ def _worth(stone: Tombstone) -> tuple[int, int, int]:
     return len(stone.streams) + len(stone.phones), stone.completed_at or 0, stone.erased_at
 
 
-_STONE: Final = msgspec.msgpack.Decoder(Tombstone)
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -56,6 +56,8 @@ class Load:
         self.answers: Counter[int] = Counter()
         self.other: list[str] = []
         """Answers other than 200 and those that say when to come again. Many an SDK takes them for final."""
+        self.broken: Counter[str] = Counter()
+        """Requests that were not answered at all."""
         self.problems: list[str] = []
         self._numbers = itertools.count()
         self._done = threading.Event()
@@ -217,7 +219,9 @@ class Load:
         while not self._done.is_set():
             try:
                 answer = http.post(path, content=content, headers=headers)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
+                with self._lock:
+                    self.broken[type(error).__name__] += 1
                 self._done.wait(0.1)
                 continue
             with self._lock:

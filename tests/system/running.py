@@ -87,6 +87,8 @@ class Running:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self.output = data_dir.with_name(data_dir.name + ".log")
+        self.folder: Path | None = None
+        """Where it is started, unless here."""
         self._process: subprocess.Popen[bytes] | None = None
         self._http: httpx.Client | None = None
 
@@ -104,6 +106,7 @@ class Running:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=self.folder,
             )
         return self._process
 

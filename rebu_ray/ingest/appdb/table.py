@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,9 +23,9 @@ from rebu_ray.ingest.appdb.ledger import Known, Ledger, State, hash_of
 from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.dialects.tables import Row
 from rebu_ray.records import Parsed, Record, Refusal, Source
-from rebu_ray.store.cursor import Cursors
-
-FORMAT: Final = 1
+from rebu_ray.store.cursor import FORMAT, Cursors
+from rebu_ray.store.journal import JournalError
+from rebu_ray.store.versions import read
 
 
 class Saved(msgspec.Struct):
@@ -107,12 +107,13 @@ class Reading:
     """One table. No method waits; `load` and `save` block on the cursor's place."""
 
     def __init__(self, source: Source, cursors: Cursors, pace: Pace) -> None:
-        """Raises OSError, or msgspec.DecodeError for a cursor that is none."""
+        """Raises OSError, msgspec.DecodeError for a cursor that is none, JournalError for one of a newer version."""
         self.source = source
         self._cursors = cursors
         self._name = f"appdb/{source}"
         data = cursors.load(self._name)
-        self.saved = Saved() if data is None else msgspec.msgpack.decode(data, type=Saved)
+        what = f"the cursor of the table `{source}`"
+        self.saved = Saved() if data is None else read(data, Saved, FORMAT, what, JournalError)
         self.ledger = Ledger(cursors, self._name, self.saved.ledger)
         self.shape: Shape | None = None
         self.trouble = "it is not there"
