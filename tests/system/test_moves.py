@@ -75,8 +75,8 @@ def second_node(platform: Running) -> Iterator[psutil.Process]:
     command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=8", "--block"]
     with platform.output.with_suffix(".node").open("wb") as out:
         node = subprocess.Popen(
-            [*command, "--object-store-memory=100000000"],
-            env=first.environ(),
+            [*command, "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"],
+            env=first.environ() | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
