@@ -188,7 +188,10 @@ def test_errors_of_the_backtest_are_what_came_less_what_was_said() -> None:
 def past(errors: Numbers, roughness: float = 0.1, days_between: float = 0.0) -> Past:
     count = len(errors)
     return Past(
-        errors, np.full_like(errors, 98.0), np.full(count, roughness, np.float64), days_between * np.arange(count)
+        errors,
+        np.full_like(errors, 98.0),
+        np.full(count, roughness, np.float64),
+        days_between * np.arange(count, dtype=np.float64),
     )
 
 
