@@ -103,7 +103,7 @@ def test_growth_is_followed_better_than_by_the_baseline() -> None:
 
 def test_bands_hold_about_what_they_promise() -> None:
     inside: dict[float, list[float]] = {0.8: [], 0.95: []}
-    for seed in range(5):
+    for seed in range(8):
         counts = weekly(105, 500, 0.2, seed)
         made = forecast(prepared(MONDAY, counts[:90]), 14)
         came = counts[91:105]
