@@ -66,17 +66,29 @@ class Sequence(threading.Thread):
         return self.acknowledged
 
 
+_NODE = """
+import sys, time
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+# `ray start` would look for the control store at the machine's address, and it listens on loopback alone.
+memory, ports = 100_000_000, {"min_worker_port": 0, "max_worker_port": 0}
+wanted = RayParams(gcs_address=sys.argv[1], num_cpus=8, object_store_memory=memory, **ports)
+Node(wanted, head=False, shutdown_at_exit=False, spawn_reaper=False)
+while True:
+    time.sleep(60)
+"""
+
+
 @contextmanager
 def second_node(platform: Running) -> Iterator[psutil.Process]:
     """Another node of the platform's Ray while the block runs; its raylet."""
     [first] = [found for found in processes_of(platform.data_dir) if found.name() == "raylet"]
-    words = first.cmdline()
-    [address] = [word.partition("=")[2] for word in words if word.startswith("--gcs-address=")]
-    command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=8", "--block"]
+    [address] = [word.partition("=")[2] for word in first.cmdline() if word.startswith("--gcs-address=")]
     with platform.output.with_suffix(".node").open("wb") as out:
         node = subprocess.Popen(
-            [*command, "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"],
-            env=first.environ() | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"},
+            [sys.executable, "-c", _NODE, address],
+            env=first.environ(),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -86,11 +98,12 @@ def second_node(platform: Running) -> Iterator[psutil.Process]:
         return [p for p in processes_of(platform.data_dir) if p.name() == "raylet" and p.pid != first.pid]
 
     try:
-        yield await_true(others, "a second raylet to start")[0]
+        found = await_true(others, "a second raylet to start")[0]
+        await_true(lambda: sum(n["alive"] for n in platform.status().get("nodes", [])) == 2, "it to be known")
+        yield found
     finally:
-        for found in psutil.Process(node.pid).children(recursive=True):
+        for found in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
             kill(found.pid)
-        kill(node.pid)
         node.wait()
 
 
@@ -215,7 +228,6 @@ def test_a_node_dies_and_its_shards_go_on_elsewhere(own: Running) -> None:
         assert there, "no shard is on the second node"
         load.await_more(100)
         raylet.kill()
-        raylet.wait()
         await_true(
             lambda: shared_by(own, 4) and not set(own.shard_pids()) & {pids[slot] for slot in there},
             "the shards of the node to be back",
