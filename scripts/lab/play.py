@@ -103,7 +103,7 @@ class Lab:
         """`ray up`, and every worker there."""
         self.ray("up", "-y", "--no-config-cache", str(self.config))
         self.say("the head is up")
-        self.until("every host is a node", lambda: self._alive() == len(HOSTS), 900)
+        self.until("every host is a node", lambda: self._alive() == len(HOSTS), 900, 10.0)
 
     def _alive(self) -> int:
         count = "import ray; ray.init(log_to_driver=False); print('alive', sum(n['Alive'] for n in ray.nodes()))"
@@ -156,13 +156,13 @@ class Lab:
                 raise Failed(f"GET {path} of {host}: {said}")
             time.sleep(0.5)
 
-    def until(self, what: str, held: Callable[[], bool], seconds: float) -> None:
+    def until(self, what: str, held: Callable[[], bool], seconds: float, pause: float = 0.5) -> None:
         """Wait for something. Raises Failed."""
         deadline = time.monotonic() + seconds
         while not held():
             if time.monotonic() > deadline:
                 raise Failed(f"not within {seconds:.0f} s: {what}")
-            time.sleep(0.5)
+            time.sleep(pause)
         self.say(what)
 
     def rides_wait(self) -> None:
