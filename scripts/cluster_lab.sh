@@ -77,6 +77,7 @@ inside() {
         until [ "$(readlink "/proc/$!/ns/net")" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
         ip link add "lab$number" type veth peer name eth0 netns $!
         ip link set "lab$number" master lab0 up
+        disown  # one of them will be killed, which needs no telling
     done
     local result=0
     HOME=$work/desk PYTHONPATH=$project .venv/bin/python -m scripts.lab.play "$work" "$@" || result=$?
