@@ -2,8 +2,8 @@
 
 It takes its settings from the environment where it is imported. Redis must be one that every node reaches
 (REBU_REDIS_URL); journal and lake a shared folder or an object store (REBU_JOURNAL_URI, REBU_LAKE_URI). For the
-throughput that Serve has behind HAProxy, every `ray start` needs RAY_SERVE_ENABLE_HA_PROXY=1 and
-RAY_SERVE_THROUGHPUT_OPTIMIZED=1 in its environment.
+throughput that Serve has behind HAProxy, every `ray start` needs in its environment what `rebu node environment`
+prints.
 """
 
 import msgspec

@@ -21,13 +21,16 @@ node = typer.Typer(no_args_is_help=True, help="On a node of a Ray cluster.")
 
 @node.command()
 def environment(
-    folder: Annotated[Path, typer.Option(help="Where HAProxy's script and sockets are.")] = Path("/tmp/rebu-haproxy"),
+    folder: Annotated[Path, typer.Option(help="Where HAProxy's script and sockets are; a short path.")] = Path(
+        "/tmp/rebu-haproxy"
+    ),
 ) -> None:
     """Print what every `ray start` and `rebu up` on a cluster wants in the environment, for `eval`.
 
     Example: eval "$(rebu node environment)"
     """
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # which only its owner may
     for name, value in local_ray.serving(folder).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 

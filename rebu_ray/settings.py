@@ -42,7 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int = 16
     """Partitions of a new data directory; an old one keeps what it began with. 256 suit a cluster."""
     redis_url: str = ""
-    """redis://, rediss:// or unix:// of a Redis or Valkey; empty: the embedded one."""
+    """redis://, rediss:// or unix:// of a Redis or Valkey, redis+cluster:// or rediss+cluster:// of a Redis Cluster;
+    empty: the embedded one."""
     journal_uri: str = ""
     """Folder or pyarrow.fs URI of the journal; empty: DATA_DIR/journal."""
     lake_uri: str = ""

@@ -29,6 +29,10 @@ check_machine() {
         cannot "namespaces cannot be made here (a container without CAP_SYS_ADMIN?)"
     unshare --mount --net sh -c 'ip link add lab0 type bridge && mount -t tmpfs tmpfs /tmp' 2>/dev/null ||
         cannot "no bridge or no tmpfs can be made in a namespace here"
+    local probe
+    probe=$(mktemp)
+    chown nobody "$probe" 2>/dev/null || { rm -f "$probe" && cannot "this root cannot be anybody else (PostgreSQL has to)"; }
+    rm -f "$probe"
     [ -x .venv/bin/rebu ] || cannot "no .venv: run make venv"
 }
 
@@ -73,6 +77,7 @@ inside() {
         until [ "$(readlink "/proc/$!/ns/net")" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
         ip link add "lab$number" type veth peer name eth0 netns $!
         ip link set "lab$number" master lab0 up
+        disown  # one of them will be killed, which needs no telling
     done
     local result=0
     HOME=$work/desk PYTHONPATH=$project .venv/bin/python -m scripts.lab.play "$work" "$@" || result=$?
@@ -100,7 +105,7 @@ host() {
     ssh-keygen -q -t ed25519 -N '' -f "$work/host$number/hostkey"
     # A login has nothing of the environment here: the code is to be this project's. Three hosts on two cores that do
     # other things as well are slow to start.
-    printf 'export PYTHONPATH=%s RAY_raylet_start_wait_time_s=300\n' "$project" >"$home/.bashrc"
+    printf 'export PYTHONPATH=%s RAY_raylet_start_wait_time_s=300 RAY_agent_register_timeout_ms=300000\n' "$project" >"$home/.bashrc"
     cp "$home/.bashrc" "$home/.bash_profile"
     /usr/sbin/sshd -D -e -f /dev/null -o "ListenAddress=10.77.0.1$number" -o "HostKey=$work/host$number/hostkey" \
         -o "AuthorizedKeysFile=$work/key.pub" -o StrictModes=no -o UsePAM=no -o PidFile=none -o UseDNS=no \

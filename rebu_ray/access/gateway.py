@@ -331,6 +331,9 @@ async def _elsewhere_failed(request: Request, error: Exception) -> Response:
         cause = cause.cause
     if isinstance(cause, UNAVAILABLE):
         return await _index_away(request, cause)
+    if isinstance(cause, ray.exceptions.RayActorError):
+        log.warning("%s: %s", _shape(request), cause)
+        return _error(503, "unavailable", "a shard is being restarted; send again in a few seconds", 5)
     if isinstance(cause, (OSError, JournalError, LakeError)):
         log.warning("%s: %s", _shape(request), cause)
         return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {cause}", 5)

@@ -29,7 +29,11 @@ SCARCELY: Final = 0.001
 """Of a place: for what is to be on such a node, and takes no room."""
 
 
-def place(settings: Settings, role: Role, share: float = 1.0) -> dict[str, float]:
+WHOLE: Final = 0.99
+"""Of a place: for what takes one, and leaves room for what takes none where all of a node's are taken."""
+
+
+def place(settings: Settings, role: Role, share: float = WHOLE) -> dict[str, float]:
     """The resources by which an actor goes to nodes of a role; none where there are no such nodes.
 
     Nodes that are still to come are not known to Ray: `Settings.node_roles` tells of them.

@@ -38,7 +38,7 @@ def derive(path: Path, work: Path) -> dict[str, Any]:
     }
     config["initialization_commands"] = []
     # Nothing is to be installed: ~/rebu/venv is there.
-    written = [c for c in config["setup_commands"] if c.startswith(("chmod ", "cat "))]
+    written = [c for c in config["setup_commands"] if c.startswith(("chmod ", "cat ", "~/rebu/venv/bin/rebu "))]
     config["setup_commands"] = [_stores(command, work) for command in written]
     config["head_start_ray_commands"] = [_told(c, types["head"]) for c in config["head_start_ray_commands"]]
     config["worker_start_ray_commands"] = [

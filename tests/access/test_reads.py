@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import ray
 from redis.asyncio import Redis
 
 from rebu_ray.access.documentation import openapi
@@ -369,6 +370,17 @@ def test_only_the_admin_operates(path: str) -> None:
         assert response.json() == {"success": True, "partitions": 4, "rows": 9}
     gotten = asyncio.run(visit(Backends(), lambda client: client.get(path, headers=ADMIN)))
     assert refused(gotten) == (405, "method_not_allowed")
+
+
+def test_what_a_shard_is_asked_while_it_is_restarted_is_to_be_asked_again() -> None:
+    class Restarting(Backends):
+        async def ask(self, method: str, *args: Any) -> Any:
+            cause = ray.exceptions.ActorUnavailableError("it is restarting", None)
+            raise ray.exceptions.RayTaskError("Coordinator.audit", "", cause)
+
+    response = asyncio.run(visit(Restarting(), lambda client: client.get("/v1/audit", headers=READ)))
+    assert refused(response) == (503, "unavailable")
+    assert int(response.headers["retry-after"]) > 0
 
 
 SHARD = {"slot": 0, "index": "current", "stored": 5, "journal_bytes": 7, "journal_age_s": 0.5}
