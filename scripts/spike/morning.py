@@ -23,7 +23,7 @@ LATE_S: Final = 2.0
 HELD_UP: Final = 0.01
 """The part of a second's requests that may be, with nothing amiss."""
 LOOK_S: Final = 1.5
-MOST_WAIT_S: Final = 4
+MOST_WAIT_S: Final = 8
 """The longest that a sender waits of its own accord until it comes again."""
 CALM_S: Final = 5.0
 """For how long nothing may be held up until a rush counts as absorbed."""
@@ -37,8 +37,8 @@ class Shape:
     ramp_s: float = 20.0
     rush_s: float = 90.0
     after_s: float = 90.0
-    night: float = 3.0
-    rush: float = 30.0
+    night: float = 1.5
+    rush: float = 15.0
 
     @property
     def seconds(self) -> float:
