@@ -52,7 +52,7 @@ LOW, HIGH = 1, 7
 PART: Final = 1.5
 """How many times the oracle's gateway seconds may be paid for."""
 MORNINGS: Final = {"reactive": "2026-03-02T06:00:00Z", "predictive": "2026-03-09T06:00:00Z"}
-START_S: Final = 100.0
+START_S: Final = 80.0
 """How long a start may take: both mornings begin at the same time of their clocks."""
 SETTINGS: Final = {
     "REBU_SHARDS": "1",

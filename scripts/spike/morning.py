@@ -33,10 +33,10 @@ CALM_S: Final = 5.0
 class Shape:
     """How many requests fall due a second, over time (s)."""
 
-    night_s: float = 60.0
+    night_s: float = 45.0
     ramp_s: float = 20.0
-    rush_s: float = 90.0
-    after_s: float = 90.0
+    rush_s: float = 75.0
+    after_s: float = 70.0
     night: float = 2.0
     rush: float = 20.0
 
