@@ -43,21 +43,21 @@ from scripts.spike.morning import BATCH, USERS, Run, Shape, Watch, numbers, samp
 from scripts.spike.nodes import Far, OnNodes, far_redis
 from scripts.spike.plot import plot
 
-FAR_S: Final = 0.15
+FAR_S: Final = 0.1
 """How long an answer of Redis waits on its way."""
 TARGET: Final = 3
-MOST_AT_ONCE: Final = 8
-"""Of a gateway. HAProxy sends it up to twice its share, so that it is more than twice what is aimed at."""
-LOW, HIGH = 1, 6
+MOST_AT_ONCE: Final = 6
+"""Of a gateway. HAProxy sends it up to twice its share, so that it is twice what is aimed at."""
+LOW, HIGH = 1, 7
 PART: Final = 1.5
 """How many times the oracle's gateway seconds may be paid for."""
 MORNINGS: Final = {"reactive": "2026-03-02T06:00:00Z", "predictive": "2026-03-09T06:00:00Z"}
-START_S: Final = 100.0
+START_S: Final = 80.0
 """How long a start may take: both mornings begin at the same time of their clocks."""
 SETTINGS: Final = {
     "REBU_SHARDS": "1",
     "REBU_MAX_SHARDS": "2",
-    "REBU_SHARD_BYTES_S": "100000",
+    "REBU_SHARD_BYTES_S": "80000",
     "REBU_MIN_REPLICAS": str(LOW),
     "REBU_MAX_REPLICAS": str(HIGH),
     "REBU_TARGET_REQUESTS": str(TARGET),

@@ -77,6 +77,7 @@ class Autoscaling:
             self._size = ShardSize(low, high, settings.shard_bytes_s, settings.downscale_seconds, clock)
         self._advice = Advice(None, 0.0)
         self._expected = 0
+        self._bytes_s = 0.0
         self._requested: list[dict[str, float]] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -113,6 +114,7 @@ class Autoscaling:
                 "requests_at_once": None if demand is None else round(demand.at_once, 2),
                 "answered_s": None if demand is None else round(demand.answered_s, 1),
                 "refused_s": None if demand is None else round(demand.refused_s, 1),
+                "bytes_s": round(self._bytes_s),
                 "expected_at_once": round(self._advice.floor, 2),
                 "expected_gateways": self._expected,
                 "reserved_cpus": math.fsum(bundle["CPU"] for bundle in self._requested or ()),
@@ -131,7 +133,7 @@ class Autoscaling:
         week = self._week
         demand = self._meter.demand()
         wanted, busy, states = self._states()
-        bytes_s = math.fsum(state.get("load_bytes_s", 0) for state in states.values())
+        self._bytes_s = bytes_s = math.fsum(state.get("load_bytes_s", 0) for state in states.values())
         now = self._now()
         if demand is not None and week.observe(now, demand.at_once, bytes_s):
             await self._save(week)

@@ -23,7 +23,7 @@ LATE_S: Final = 2.0
 HELD_UP: Final = 0.01
 """The part of a second's requests that may be, with nothing amiss."""
 LOOK_S: Final = 1.5
-MOST_WAIT_S: Final = 4
+MOST_WAIT_S: Final = 8
 """The longest that a sender waits of its own accord until it comes again."""
 CALM_S: Final = 5.0
 """For how long nothing may be held up until a rush counts as absorbed."""
@@ -33,12 +33,12 @@ CALM_S: Final = 5.0
 class Shape:
     """How many requests fall due a second, over time (s)."""
 
-    night_s: float = 60.0
+    night_s: float = 45.0
     ramp_s: float = 20.0
-    rush_s: float = 90.0
-    after_s: float = 90.0
-    night: float = 3.0
-    rush: float = 30.0
+    rush_s: float = 75.0
+    after_s: float = 70.0
+    night: float = 2.0
+    rush: float = 20.0
 
     @property
     def seconds(self) -> float:
@@ -102,6 +102,8 @@ class Run:
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
     """Connections that ended before their answer."""
+    faults: list[str] = field(default_factory=list)
+    """Answers of 500 and more: when, and what they said."""
     unsent: int = 0
     """Requests that were never answered with 200."""
     missing: int = 0
@@ -162,7 +164,7 @@ async def send(run: Run, address: tuple[str, int], key: str, name: str, seed: in
             sender.wait = ""
             sent = time.monotonic()
             try:
-                status, _ = await sender.exchange(wire)
+                status, said = await sender.exchange(wire)
             except OSError:
                 run.broken += 1
                 await asyncio.sleep(1.0)
@@ -173,7 +175,9 @@ async def send(run: Run, address: tuple[str, int], key: str, name: str, seed: in
                 found.at, found.took_s = time.monotonic() - began, time.monotonic() - sent
                 run.answers.append(found)
                 return
-            found.refusals += status == 429
+            found.refusals += 1
+            if status >= 500:
+                run.faults.append(f"{time.monotonic() - began:.1f} s: {status} {said[:200].decode(errors='replace')}")
             # Never before it was told to, later each time as SDKs do, and not all of them at the same time again.
             wait = max(int(sender.wait or 1), min(2 ** (found.refusals - 1), MOST_WAIT_S))
             await asyncio.sleep(wait * (1 + 0.5 * chance.random()))
@@ -244,6 +248,7 @@ def numbers(run: Run, target: int, low: int) -> dict[str, Any]:
         "policy": run.policy,
         "requests": len(run.answers) + run.unsent,
         "errors_5xx": sum(count for status, count in run.statuses.items() if status >= 500),
+        "faults": run.faults[:20],
         "refused_429": run.statuses[429],
         "broken_connections": run.broken,
         "never_taken": run.unsent,

@@ -165,7 +165,6 @@ class OnNodes(Platform):
             "RAY_enable_autoscaler_v2": "0",
             # A machine that is busy with all of them starts a node's agents slowly; Ray gives up after 30 seconds.
             "RAY_agent_register_timeout_ms": "180000",
-            "RAY_raylet_start_wait_time_s": "180",
             **self._settings,
         }
         head = ["--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
