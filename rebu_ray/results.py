@@ -116,7 +116,8 @@ class Answer:
 
     def to_pandas(self) -> pd.DataFrame:
         """All rows as a data frame."""
-        return self.to_arrow().to_pandas()
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
 
 
 class Rides(Rows):

@@ -193,6 +193,7 @@ class Placement:
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0.25,
+            scheduling_strategy="SPREAD",  # a node that dies takes as few of them with it as can be
             max_restarts=-1,
             max_concurrency=1000,
         ).remote(slot, self._settings)

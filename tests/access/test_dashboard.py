@@ -133,6 +133,7 @@ def test_a_link_signs_in_once(world: World) -> None:
         issue(KEYS.read, Use.LINK, 1),
         issue("x", Use.LINK, 10**14),
     ],
+    ids=["empty", "nonsense", "of a session", "expired", "of another key"],
 )
 def test_a_link_that_is_not_good_signs_nobody_in(token: str) -> None:
     found = answer("GET", f"/?token={token}")
@@ -214,5 +215,7 @@ def test_a_key_in_the_request_counts_and_not_the_cookie() -> None:
 def test_a_page_is_not_asked_for_a_password() -> None:
     script = answer("GET", "/v1/status", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
     assert (script.status_code, script.headers["www-authenticate"]) == (401, 'Bearer realm="Rebu"')
+    wrong = answer("POST", "/v1/session", {"Sec-Fetch-Mode": "cors", "Authorization": "Bearer nonsense"})
+    assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Bearer realm="Rebu"')
     for mode in ({}, {"Sec-Fetch-Mode": "navigate"}):
         assert answer("GET", "/v1/status", mode).headers["www-authenticate"].startswith("Basic ")

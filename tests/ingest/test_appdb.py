@@ -264,6 +264,26 @@ def test_missing_columns_and_tables(application: Application, tmp_path: Path, mo
     play(application, tmp_path, scene)
 
 
+def test_a_new_column_is_seen_with_the_first_row_that_has_it(application: Application, tmp_path: Path) -> None:
+    application.create()
+    application.ride(1, at(0))
+
+    async def scene(session: Session) -> None:
+        await session.settle()
+        application.execute("ALTER TABLE rides ADD COLUMN surge REAL")
+        application.execute("UPDATE rides SET surge = 2.5, updated_at = ? WHERE ride_id = 'r1'", at(1))
+        application.ride(2, at(2), surge=1.5)
+        shards = await session.settle()
+        assert [(body["ride_id"], body.get("surge")) for body in shards.bodies()] == [
+            ("r1", None), ("r1", 2.5), ("r2", 1.5),
+        ]  # fmt: skip
+        application.execute("ALTER TABLE rides DROP COLUMN surge")
+        application.ride(3, at(3))
+        assert "surge" not in (await session.settle()).bodies()[-1]
+
+    play(application, tmp_path, scene)
+
+
 def test_bad_rows_become_dead_letters_once_and_hold_nobody_up(application: Application, tmp_path: Path) -> None:
     application.create()
     application.execute("ALTER TABLE rides RENAME TO old")

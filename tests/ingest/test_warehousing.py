@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -32,7 +33,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def fill(house: House, application: Sqlite) -> None:
     """The same rows in lake and database."""
     rides = Rides()
-    ride = {"city": "berlin", "status": "completed", "driver_id": "d1", "currency": "EUR"}
+    ride: dict[str, Any] = {"city": "berlin", "status": "completed", "driver_id": "d1", "currency": "EUR"}
     driver = {"driver_id": "d1", "name": "Dan", "updated_at": NOW}
     house.write(user("ada", NOW, name="Ada"), row(Source.DRIVERS, driver), said("ada", "1"))
     for number in range(4):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rebu_ray.platform.local_ray import session_folder
@@ -60,6 +64,34 @@ class Sequence(threading.Thread):
         self.join(120)
         assert not self.is_alive()
         return self.acknowledged
+
+
+@contextmanager
+def second_node(platform: Running) -> Iterator[psutil.Process]:
+    """Another node of the platform's Ray while the block runs; its raylet."""
+    [first] = [found for found in processes_of(platform.data_dir) if found.name() == "raylet"]
+    words = first.cmdline()
+    [address] = [word.partition("=")[2] for word in words if word.startswith("--gcs-address=")]
+    command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", "--num-cpus=8", "--block"]
+    with platform.output.with_suffix(".node").open("wb") as out:
+        node = subprocess.Popen(
+            [*command, "--object-store-memory=100000000"],
+            env=first.environ(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+    def others() -> list[psutil.Process]:
+        return [p for p in processes_of(platform.data_dir) if p.name() == "raylet" and p.pid != first.pid]
+
+    try:
+        yield await_true(others, "a second raylet to start")[0]
+    finally:
+        for found in psutil.Process(node.pid).children(recursive=True):
+            kill(found.pid)
+        kill(node.pid)
+        node.wait()
 
 
 def scale(platform: Running, shards: int) -> Item:
@@ -167,4 +199,29 @@ def test_a_scaling_goes_on_whoever_is_killed(own: Running) -> None:
             kill(before["coordinator_pid"] if victim == "coordinator" else pids[int(victim[-1])])
             await_true(lambda n=shards: shared_by(own, n), f"{shards} shards to share", 120)  # type: ignore[misc]
             load.await_more(100)
+    check(own, load)
+
+
+def test_a_node_dies_and_its_shards_go_on_elsewhere(own: Running) -> None:
+    """kill -9 of the raylet of a worker node, which takes everything on that node with it."""
+    scale(own, 2)
+    await_true(lambda: shared_by(own, 2), "two shards to share", 120)
+    with second_node(own) as raylet, Load(own, "m4") as load:
+        load.await_more(100)
+        scale(own, 4)
+        await_true(lambda: shared_by(own, 4), "four shards to share", 120)
+        pids = own.shard_pids()
+        there = [slot for slot, pid in enumerate(pids) if psutil.Process(pid).ppid() == raylet.pid]
+        assert there, "no shard is on the second node"
+        load.await_more(100)
+        raylet.kill()
+        raylet.wait()
+        await_true(
+            lambda: shared_by(own, 4) and not set(own.shard_pids()) & {pids[slot] for slot in there},
+            "the shards of the node to be back",
+            180,
+        )
+        load.await_more(100)
+        scale(own, 2)
+        await_true(lambda: shared_by(own, 2), "two shards to share", 120)
     check(own, load)

@@ -46,7 +46,9 @@ def application(tmp_path: Path) -> Iterator[Application]:
     for number in range(40):
         made.add("users", user_id=f"u{number}", name=f"User {number}", created_at=at(0), updated_at=at(0))
     for number in range(5):
-        made.add("drivers", driver_id=f"d{number}", name=f"Driver {number}", rating=4.5, updated_at=at(0))
+        made.add(
+            "drivers", driver_id=f"d{number}", name=f"Driver {number}", rating=4.5, created_at=at(0), updated_at=at(0)
+        )
     for number in range(200):
         made.add(
             "rides",
@@ -114,7 +116,7 @@ def test_load_ask_verify_and_erase(platform: Running, application: Application) 
     assert "no platform runs" in done.stderr
     done = rebu("warehouse", "verify", *here, "--appdb", application.url)
     assert done.returncode == 0, done.stdout + done.stderr
-    application.add("drivers", driver_id="d9", name="New", updated_at=at(0))
+    application.add("drivers", driver_id="d9", name="New", created_at=at(0), updated_at=at(0))
     done = rebu("warehouse", "verify", *here, "--appdb", application.url)
     assert done.returncode == 1
     assert "drivers that differ, for example: d9" in done.stderr
@@ -161,7 +163,7 @@ def _asked(platform: Running, client: Rebu) -> None:
 def _changed(platform: Running, application: Application, path: Path) -> None:
     """A driver changes, a row that was committed late has an old `updated_at`, a ride is deleted, a column comes."""
     application.connection.execute("ALTER TABLE users ADD COLUMN tier")
-    application.add("drivers", driver_id="d1", name="Driver 1 again", rating=4.9, updated_at=at(30))
+    application.add("drivers", driver_id="d1", name="Driver 1 again", rating=4.9, created_at=at(0), updated_at=at(30))
     application.add("users", user_id="u1", name="User 1", created_at=at(0), updated_at=at(40), tier=3)
     application.add("rides", ride_id="late", user_id="u2", requested_at=at(3), status="requested", updated_at=at(3))
     application.connection.execute("DELETE FROM rides WHERE ride_id = 'r5'")

@@ -98,12 +98,15 @@ def with_cookie(app: ASGIApp, keys: Keys, port: int) -> ASGIApp:
     name = cookie_name(port)
 
     async def serve(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await app(scope, receive, send)
             return
         headers = {field: value for field, value in scope["headers"] if field != b"cookie"}
         if b"sec-fetch-mode" in headers and headers[b"sec-fetch-mode"] != b"navigate":
             send = _unchallenged(send)
+        if scope["method"] not in ("GET", "HEAD"):
+            await app(scope, receive, send)
+            return
         if b"authorization" not in headers and headers.get(b"sec-fetch-site", b"none").decode("latin-1") in _OWN:
             found = _cookie((v.decode("latin-1") for field, v in scope["headers"] if field == b"cookie"), name)
             session = None if found is None else passes.opened(keys, found, Use.SESSION, _now())

@@ -65,6 +65,8 @@ class Mark(NamedTuple):
     """PostgreSQL: every transaction before this one had ended."""
     next: int | None = None
     """PostgreSQL: no transaction from this one on had ended."""
+    schema: str = ""
+    """Another one is to be expected where tables have other columns."""
 
 
 def database_url(text: str) -> str:
@@ -82,6 +84,15 @@ def database_url(text: str) -> str:
     raise SettingsError(f"the application database cannot be read through {url.drivername}: {_WANTED}")
 
 
+_MARK: Final = """
+    SELECT pg_current_snapshot()::text, (
+        SELECT coalesce(md5(string_agg(
+            concat_ws(' ', attrelid, attnum, attname, atttypid), ',' ORDER BY attrelid, attnum
+        )), '')
+        FROM pg_attribute JOIN unnest(%(tables)s::text[]) AS name ON attrelid = to_regclass(name)
+        WHERE attnum > 0 AND NOT attisdropped
+    )
+"""
 _WANTED: Final = "give postgresql://user:password@host/database or sqlite:////folder/app.sqlite"
 
 
@@ -101,16 +112,20 @@ class Database:
         """How far the database has come; costs next to nothing."""
         with self._asking() as connection:
             if self.is_postgresql:
-                text = str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar())
+                text, schema = connection.exec_driver_sql(_MARK, {"tables": [str(source) for source in SCHEMAS]}).one()
                 oldest, following, _ = text.split(":")
-                return Mark(text, int(oldest), int(following))
+                return Mark(text, int(oldest), int(following), schema)
             file = os.stat(str(self._url.database)).st_ino
             if self._file not in (0, file):
                 self.close()
                 raise Away("the file is another one now")
             self._file = file
-            # The number means something within a connection alone.
-            return Mark(f"{self._connections}:{connection.exec_driver_sql('PRAGMA data_version').scalar()}")
+            # The numbers mean something within a connection alone.
+            data, schema = (
+                f"{self._connections}:{connection.exec_driver_sql(f'PRAGMA {name}_version').scalar()}"
+                for name in ("data", "schema")
+            )
+            return Mark(data, schema=schema)
 
     def wait(self, seconds: float) -> None:
         """Until something tells of a change, or for so long. Raises Away."""

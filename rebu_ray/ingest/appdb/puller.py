@@ -27,7 +27,7 @@ CHUNK_ROWS: Final = 2_000
 ROUND_CHUNKS: Final = 5
 """How many chunks of a first load or a sweep fit between two looks at what is new."""
 LOOK_SECONDS: Final = 30.0
-"""How often the tables' columns are looked at,"""
+"""How often the tables' columns are looked at, where the database does not tell of a change,"""
 MISSING_SECONDS: Final = 5.0
 """and how often where a table is missing or cannot be read."""
 MAX_PAUSE_SECONDS: Final = 30.0
@@ -65,6 +65,7 @@ class Puller:
         self._thread = ThreadPoolExecutor(1, "appdb")
         self._tables: dict[Source, Reading] = {}
         self._look_at = 0.0
+        self._schema = ""
         self._connected = False
         self._detail = "not connected yet"
         self._round_at: float | None = None
@@ -93,8 +94,9 @@ class Puller:
             self._tables = {source: await self._ask(self._open, source) for source in TABLES}
         try:
             mark = await self._ask(self._database.mark)
-            if not self._connected or time.monotonic() >= self._look_at:
+            if not self._connected or mark.schema != self._schema or time.monotonic() >= self._look_at:
                 await self._look()
+                self._schema = mark.schema
             more = False
             for table in self._tables.values():
                 if table.shape is not None:

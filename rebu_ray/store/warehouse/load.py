@@ -255,7 +255,7 @@ def _note(connection: Connection, found: Loaded, begun: float) -> None:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Connection]:
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY,
         "threads": THREADS,
         "temp_directory": f"{path}.tmp",

@@ -98,8 +98,9 @@ def opened(path: Path) -> Iterator[Connection]:
     """A connection with the published warehouse attached as `w`, to read."""
     if not path.exists():
         raise WarehouseError(f"there is no warehouse at {path} yet: `rebu warehouse load` makes it")
-    config: dict[str, str | int] = {"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
-    with duckdb.connect(":memory:", config=config) as connection:
+    with duckdb.connect(
+        ":memory:", config={"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
+    ) as connection:
         with alias(path) as name:
             connection.execute(f"ATTACH {text(str(name))} AS w (READ_ONLY)")
         yield connection

@@ -101,7 +101,8 @@ function show() {
   api.turn();
   header(page);
   const make = Object.hasOwn(PAGES, page) ? PAGES[page] : null;
-  const moved = main.dataset.at !== location.hash;
+  const first = main.dataset.at === undefined;
+  const moved = !first && main.dataset.at !== location.hash;
   main.dataset.at = location.hash;
   if (!make || (["day", "find", "message", "ride", "user"].includes(page) && !parts[0])) {
     main.replaceChildren(h("div", { class: "state empty" }, h("h1", {}, "There is no such page"), h("p", {}, link("", "Go to the overview"))));

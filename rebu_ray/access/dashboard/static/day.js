@@ -68,7 +68,7 @@ function choose(rides, show) {
       "label",
       {},
       label,
-      h("select", { name, onchange: (event) => ((values[name] = event.target.value), apply()) }, [["all", "all"], ...options].map(([value, text]) => h("option", { value }, text))),
+      h("select", { name, "aria-label": label, onchange: (event) => ((values[name] = event.target.value), apply()) }, [["all", "all"], ...options].map(([value, text]) => h("option", { value }, text))),
     );
   const distinct = (get) => [...new Set(rides.map(get).filter(Boolean))].sort().map((value) => [value, value]);
   apply();
