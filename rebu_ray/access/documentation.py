@@ -20,6 +20,10 @@ from rebu_ray.process.quality import STATUSES
 from rebu_ray.records import HISTORY_KINDS, TABLES, Source
 
 _JSON: Final = "application/json"
+_ABOUT: Final = (
+    "What happened to whom, in one history. Every answer has the id of its request as `X-Request-Id` (yours, if it is "
+    "8 to 64 letters, digits and hyphens), and the message of an error ends with it: the log knows it by that."
+)
 
 
 def routes() -> list[Route]:
@@ -185,7 +189,7 @@ def openapi() -> dict[str, Any]:
     paths |= _about_itself()
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Rebu", "version": "1", "description": "What happened to whom, in one history."},
+        "info": {"title": "Rebu", "version": "1", "description": _ABOUT},
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
         "components": {

@@ -176,7 +176,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
         },
     )
     counted = _counted(app, backends.measures, reads, work)
-    return with_id(session.with_cookie(counted, keys, settings.port))
+    return session.with_cookie(with_id(counted), keys, settings.port)
 
 
 def _telling(ask: Callable[..., Awaitable[Any]]) -> Callable[[Change], None]:

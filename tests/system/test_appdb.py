@@ -102,6 +102,12 @@ def test_rows_arrive_from_a_database_that_comes_later_and_go_on_arriving_after_a
     application.create()
     application.rides(*range(3_000))
     await_rides(platform, 3_000, 3_000)
+    following = 'rebu_appdb_table_state{state="following",table="rides"} 1.0'
+    await_true(lambda: following in platform.http.get("/metrics").text, "the table to show among the metrics")
+    metrics = platform.http.get("/metrics").text
+    assert "rebu_appdb_connected 1.0" in metrics
+    assert 'rebu_appdb_sent_rows_total{table="rides"} 3000.0' in metrics
+    assert 'rebu_ingest_records_total{source="rides",verdict="accepted"} 3000.0' in metrics
     pid = platform.status()["appdb"]["pid"]
     kill(pid)
     application.rides(*range(2_900, 3_100), status="completed", second=9)
