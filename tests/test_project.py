@@ -37,9 +37,22 @@ DOWN = {
     "letters": {"client", "connect"},
     "reindexing": {"client", "ingest"},
     "scaling": {"client", "connect"},
+    "backups": {"connect", "platform", "store"},
     "analytics": {"client", "connect", "ingest", "platform"},
     "cli": {
-        *("access", "analytics", "browsing", "client", "connect", "demo", "ingest", "keyring", "letters", "platform"),
+        *(
+            "access",
+            "analytics",
+            "backups",
+            "browsing",
+            "client",
+            "connect",
+            "demo",
+            "ingest",
+            "keyring",
+            "letters",
+            "platform",
+        ),
         *("process", "reindexing", "scaling", "shipping", "simulate", "store"),
     },
 }
