@@ -1,4 +1,4 @@
-"""A backup of a platform under load, restored to another place: everything acknowledged before is there, and adds up."""
+"""A backup of a platform under load, restored elsewhere: everything acknowledged before is there, and adds up."""
 
 from __future__ import annotations
 
