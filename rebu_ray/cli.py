@@ -20,6 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rebu_ray import settings as config
 from rebu_ray.analytics import sql, warehouse
+from rebu_ray.backups import backup, restore
 from rebu_ray.browsing import dashboard
 from rebu_ray.client import Rebu, RebuError
 from rebu_ray.connect import DataDir, Key, Url, client
@@ -36,6 +37,7 @@ from rebu_ray.records import Source
 from rebu_ray.reindexing import reindexed
 from rebu_ray.scaling import scale
 from rebu_ray.shipping import FILE_SOURCES, NotAFile, send_file
+from rebu_ray.store.backup import BackupError
 from rebu_ray.store.journal import JournalError, SegmentName, open_journal
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
@@ -56,6 +58,7 @@ MISTAKES = (
     JournalError,
     NotAFile,
     WarehouseError,
+    BackupError,
     RebuError,
     TimeoutError,
 )
@@ -72,6 +75,8 @@ app = typer.Typer(
 )
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
+app.command()(backup)
+app.command()(restore)
 app.command()(sql)
 app.add_typer(warehouse, name="warehouse")
 app.command()(dashboard)

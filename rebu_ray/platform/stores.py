@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import redis
 
 from rebu_ray.settings import Settings
+from rebu_ray.store.backup import UNFINISHED
 from rebu_ray.store.cursor import FORMAT, Cursors
 from rebu_ray.store.journal import JournalError, check_formats, open_journal
 from rebu_ray.store.lake import Lake
@@ -34,6 +36,11 @@ def check_versions(settings: Settings) -> None:
 
     Raises LayoutError, LakeError, JournalError, or StoreError for a store that cannot be used.
     """
+    if (Path(settings.data_dir) / UNFINISHED).exists():
+        raise StoreError(
+            f"a backup was being copied to {settings.data_dir}, and not all of it is there: remove what is, and "
+            "`rebu restore` it again"
+        )
     _open("lake", settings.lake, "REBU_LAKE_URI", lambda: _check_lake(settings.lake))
     _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: check_formats(open_journal(settings.journal)))
     _open("journal's cursors", settings.cursors, "REBU_JOURNAL_URI", lambda: _check_cursors(settings.cursors))

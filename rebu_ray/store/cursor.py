@@ -9,7 +9,7 @@ import pyarrow.fs as pafs
 
 FORMAT: Final = 1
 """Of everything that is saved as a cursor: maps, which carry it as `v` or `format`."""
-_NEW: Final = ".new"
+NEW: Final = ".new"
 
 
 class Cursors:
@@ -46,11 +46,11 @@ class Cursors:
         if not os.path.isdir(folder):
             os.makedirs(folder)
             _sync_folder(os.path.dirname(folder))
-        with open(path + _NEW, "wb") as file:
+        with open(path + NEW, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(path + _NEW, path)
+        os.replace(path + NEW, path)
         _sync_folder(folder)
 
     def names(self, folder: str) -> list[str]:
@@ -59,7 +59,7 @@ class Cursors:
         """
         selector = pafs.FileSelector(f"{self._root}/{folder}".rstrip("/"), allow_not_found=True)
         found = (info.base_name for info in self._fs.get_file_info(selector) if info.is_file)
-        return sorted(name for name in found if not name.endswith(_NEW))
+        return sorted(name for name in found if not name.endswith(NEW))
 
     def remove(self, name: str) -> None:
         """Forget a value; nothing happens where there is none."""

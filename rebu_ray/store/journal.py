@@ -352,7 +352,7 @@ class DirectoryJournal:
         return os.path.join(self._folder, str(name))
 
     def _epoch_path(self, slot: int, epoch: int) -> str:
-        return self._path(_epoch_name(slot, epoch))
+        return self._path(epoch_name(slot, epoch))
 
     def _create(self, path: str) -> bool:
         try:
@@ -386,7 +386,7 @@ class ObjectJournal:
 
     def claim(self, slot: int) -> int:
         epoch = max(self._epochs(slot), default=0) + 1
-        while not self._create(_epoch_name(slot, epoch)):
+        while not self._create(epoch_name(slot, epoch)):
             epoch += 1
         segments = self.segments()
         names = {str(n): 1 for n in segments if n.slot == slot and n.epoch < epoch}
@@ -410,7 +410,7 @@ class ObjectJournal:
                 self._fs.delete_file(f"{self._root}/{name}")
             raise JournalError(f"journal {self._root}: {error}") from error
         # Looked at after the put: an owner that claims later lists what this one has just made durable.
-        if self._fs.get_file_info(f"{self._root}/{_epoch_name(slot, epoch + 1)}").type != pafs.FileType.NotFound:
+        if self._fs.get_file_info(f"{self._root}/{epoch_name(slot, epoch + 1)}").type != pafs.FileType.NotFound:
             raise StaleOwner(f"slot {slot} has a later owner than epoch {epoch}")
         return name
 
@@ -476,7 +476,7 @@ class ObjectJournal:
             return bytes(file.read())
 
 
-def _epoch_name(slot: int, epoch: int) -> str:
+def epoch_name(slot: int, epoch: int) -> str:
     return f"{slot:03d}-{epoch:06d}.epoch"
 
 

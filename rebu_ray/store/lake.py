@@ -202,7 +202,7 @@ class Lake:
 
     def _named(self, partition: int, manifest: Manifest) -> bool:
         """Write a manifest, durable when this returns; whether nobody else has written one of that version."""
-        name, data = _manifest_name(manifest.version), msgspec.msgpack.encode(manifest)
+        name, data = manifest_name(manifest.version), msgspec.msgpack.encode(manifest)
         if self._create is not None:
             return self._create(f"{self.folder(partition).removeprefix(self._root).strip('/')}/{name}", data)
         path = f"{self.folder(partition)}/{name}"
@@ -326,7 +326,7 @@ class Lake:
         return sorted(int(m[1]) for m in found if m)
 
     def _manifest_path(self, partition: int, version: int) -> str:
-        return f"{self.folder(partition)}/{_manifest_name(version)}"
+        return f"{self.folder(partition)}/{manifest_name(version)}"
 
 
 def _linked(new: str, path: str) -> bool:
@@ -344,7 +344,7 @@ def _linked(new: str, path: str) -> bool:
     return True
 
 
-def _manifest_name(version: int) -> str:
+def manifest_name(version: int) -> str:
     return f"manifest-{version:010d}.msgpack"
 
 

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 from rebu_ray.store.versions import read
 
 FORMAT: Final = 1
-_NAME: Final = "rebu.json"
+NAME: Final = "rebu.json"
 
 
 class LayoutError(Exception):
@@ -33,16 +33,16 @@ def open_layout(lake_uri: str, partitions: int) -> Layout:
         fs, root = _place(lake_uri)
         fs.create_dir(root, recursive=True)
         layout = Layout(str(uuid.uuid4()), partitions)
-        with fs.open_output_stream(f"{root}/{_NAME}.new") as out:
+        with fs.open_output_stream(f"{root}/{NAME}.new") as out:
             out.write(msgspec.json.encode(layout))
-        fs.move(f"{root}/{_NAME}.new", f"{root}/{_NAME}")
+        fs.move(f"{root}/{NAME}.new", f"{root}/{NAME}")
     return layout
 
 
 def known_layout(lake_uri: str) -> Layout | None:
     """The layout of a lake, None where there is none yet. Raises LayoutError for a newer format."""
     fs, root = _place(lake_uri)
-    path = f"{root}/{_NAME}"
+    path = f"{root}/{NAME}"
     if fs.get_file_info(path).type == pafs.FileType.NotFound:
         return None
     with fs.open_input_stream(path) as file:

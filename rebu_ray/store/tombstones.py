@@ -31,7 +31,7 @@ from rebu_ray.store.versions import read
 FORMAT: Final = 1
 FOLDER: Final = "erasures"
 _SUFFIX: Final = ".tombstone"
-_SECRET: Final = "erasure.key"
+SECRET: Final = "erasure.key"
 _RIDES: Final = (Kind.RIDE, Kind.RIDE_DESTINATION, Kind.RIDE_DOCUMENT)
 _MESSAGES: Final = (Kind.MESSAGE, Kind.MESSAGE_DOCUMENT)
 _NAMED: Final = pa.array([str(kind) for kind in (*_RIDES, *_MESSAGES, Kind.MOVED)])
@@ -282,10 +282,10 @@ def none() -> Tombstones:
 
 def secret_of(data_dir: str) -> bytes:
     """The secret of a data dir, made at the first call (erasure.key, mode 600)."""
-    path = Path(data_dir) / _SECRET
+    path = Path(data_dir) / SECRET
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{_SECRET}.{os.getpid()}")
+        new = path.with_name(f"{SECRET}.{os.getpid()}")
         with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
             file.flush()
