@@ -21,6 +21,7 @@ import psutil
 import redis
 from rich.console import Console
 from rich.table import Table
+from workload import Workload
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -36,7 +37,6 @@ from rebu_ray.store.lake import Lake
 from rebu_ray.store.log import ShardLog
 from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import WIRE, decode, encode
-from scripts.benchmarks.workload import Workload
 
 PARTITIONS: Final = 16
 DAY_S: Final = 86_400
