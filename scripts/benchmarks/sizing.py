@@ -94,16 +94,16 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     return found  # type: ignore[return-value]
 
                 read = cpu(parsed, took["parse"], events)
-                sent = cpu(
-                    lambda read=read: [encode(one.columns(PARTITIONS).batch()) for one in read],
-                    took["to a batch"],
-                    events,
-                )
-                done = cpu(
-                    lambda sent=sent, now=now: [log.commit(decode(data, WIRE), now) for data in sent],
-                    took["journal"],
-                    events,
-                )
+
+                def packed(read: list[Ordinary] = read) -> list[bytes]:
+                    return [encode(one.columns(PARTITIONS).batch()) for one in read]
+
+                sent = cpu(packed, took["to a batch"], events)
+
+                def committed(sent: list[bytes] = sent, now: int = now) -> list[Any]:
+                    return [log.commit(decode(data, WIRE), now) for data in sent]
+
+                done = cpu(committed, took["journal"], events)
 
                 def indexed(done: Any = done) -> None:
                     for commit in done:
