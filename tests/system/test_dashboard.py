@@ -391,6 +391,8 @@ def test_a_keyboard_is_enough(desk: Watched, told: Running) -> None:
     page.keyboard.type(RIDE)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/#/ride/{RIDE}")
+    # An id is looked for as a ride's, a person's and a message's: a browser notes the two that are not there.
+    desk.complaints[:] = [told_of for told_of in desk.complaints if "404 (Not Found)" not in told_of]
 
 
 def test_trouble_is_said_in_words(browser: Browser, told: Running) -> None:
