@@ -127,8 +127,11 @@ def await_end(workers: list[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=10)
 
 
-def prepare(data_dir: str) -> Path:
-    """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`."""
+def prepare(data_dir: str, drain_seconds: float = 1.0) -> Path:
+    """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`.
+
+    A gateway that is to stop goes on for `drain_seconds` at least, until HAProxy sends it nothing more.
+    """
     folder = session_folder(data_dir)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
@@ -156,7 +159,7 @@ def prepare(data_dir: str) -> Path:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + PORT_BLOCK - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{drain_seconds:g}",
         # An HAProxy that died is started again when it was missed three times: after three seconds, not thirty.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # A proxy that is slow to start, since everything starts at once, is not to be started again.
