@@ -24,6 +24,8 @@ import psutil
 from rebu_ray.platform.haproxy import install
 
 INLINE_BYTES: Final = 4 * 1024 * 1024
+DRAIN_SECONDS: Final = 5.0
+"""How long a gateway that is one too many goes on, so that HAProxy knows."""
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
 _SOCKET_PATH: Final = "RAY_SERVE_HAPROXY_SOCKET_PATH"
@@ -132,7 +134,7 @@ def await_end(workers: list[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=10)
 
 
-def prepare(data_dir: str) -> Path:
+def prepare(data_dir: str, drain_seconds: float = 1.0) -> Path:
     """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`."""
     folder = session_folder(data_dir)
     shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +147,7 @@ def prepare(data_dir: str) -> Path:
     haproxy.mkdir(mode=0o700)
     replicas = _free_block(30_000)
     os.environ |= {
-        **serving(haproxy),
+        **serving(haproxy, drain_seconds),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
@@ -160,10 +162,11 @@ def prepare(data_dir: str) -> Path:
     return folder
 
 
-def serving(haproxy: Path) -> dict[str, str]:
+def serving(haproxy: Path, drain_seconds: float = DRAIN_SECONDS) -> dict[str, str]:
     """What Ray and Serve want in the environment wherever Rebu runs, on one machine or on each node of a cluster.
 
-    HAProxy is started by a script that this leaves in its folder, where its sockets are as well.
+    HAProxy is started by a script that this leaves in its folder, where its sockets are as well. A gateway that is to
+    stop goes on for `drain_seconds` at least, until HAProxy sends it nothing more.
     """
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -175,7 +178,7 @@ def serving(haproxy: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         # They would cost a tenth of a small request: a line of log each, which a process of Serve's takes apart.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{drain_seconds:g}",
         # An HAProxy that died is started again when it was missed three times: after three seconds, not thirty.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # A proxy that is slow to start, since everything starts at once, is not to be started again.

@@ -117,7 +117,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
         check_stores(settings)
         _unless(stop)
         say("starting Ray")
-        stack.enter_context(_ray(settings.data_dir))
+        stack.enter_context(_ray(settings))
         _unless(stop)
         say("starting the shards and Serve")
         shards = stack.enter_context(_shards(settings))
@@ -170,10 +170,11 @@ def _unless(stop: threading.Event) -> None:
 
 
 @contextmanager
-def _ray(data_dir: str) -> Iterator[None]:
+def _ray(settings: Settings) -> Iterator[None]:
     """The cluster at RAY_ADDRESS, else a Ray of this platform alone."""
-    address = ray_address()
-    folder = None if address else local_ray.prepare(data_dir)
+    address, data_dir = ray_address(), settings.data_dir
+    drain = local_ray.DRAIN_SECONDS if settings.autoscales else 1.0  # which a stop takes longer
+    folder = None if address else local_ray.prepare(data_dir, drain)
     local: dict[str, Any] = {
         "num_cpus": LOGICAL_CPUS,
         "include_dashboard": False,

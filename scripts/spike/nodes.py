@@ -25,6 +25,8 @@ from rebu_ray.platform import local_ray
 HEAD_CPUS: Final = 2
 NODE_CPUS: Final = 1
 MOST_NODES: Final = 4
+DRAIN_S: Final = 10.0
+"""How long a gateway that is to stop goes on; Serve's own default is 30."""
 IDLE_S: Final = 10.0
 """After how long without use a node is taken away."""
 
@@ -155,7 +157,7 @@ class OnNodes(Platform):
         """See `Platform.start`."""
         home = self.folder / "ray"
         home.mkdir(exist_ok=True)
-        self._session = local_ray.prepare(str(home))
+        self._session = local_ray.prepare(str(home), DRAIN_S)
         gcs = f"127.0.0.1:{free_port()}"
         config = self.folder / "cluster.json"
         config.write_text(json.dumps(cluster_config(gcs)))
