@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any, Final
 
+import pyarrow as pa
+
 from rebu_ray.build import BUILD
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING, Appended
 from rebu_ray.ingest.moves import Handed, Released
@@ -68,6 +70,7 @@ class IngestShard:
             os._exit(1)
         self._ended = time.monotonic()
         # What is loaded by now stays, and what batches leave behind goes without cycles: look for these rarely.
+        pa.default_memory_pool().release_unused()
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
 
