@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, StaleOwner, pack, unpack
 from rebu_ray.store.lake import Lake, LakeError, Manifest
-from rebu_ray.store.rows import ROWS, encode, with_seq
+from rebu_ray.store.rows import encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
 from rebu_ray.store.sequence import in_sequence
 from rebu_ray.store.tally import Pending, as_table, tallied
