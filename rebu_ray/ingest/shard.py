@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any, Final
 
+import pyarrow as pa
 import ray
 
 from rebu_ray import traces
@@ -75,6 +76,7 @@ class IngestShard:
             os._exit(1)
         self._ended = time.monotonic()
         # What is loaded by now stays, and what batches leave behind goes without cycles: look for these rarely.
+        pa.default_memory_pool().release_unused()
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
 

@@ -73,6 +73,8 @@ def _replace_coordinator(say: Callable[[str], None]) -> Settings:
     from rebu_ray.ingest.coordinator import find_or_make
     from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE
 
+    if not _exists(COORDINATOR):  # an upgrade broke off here; a gateway makes one when it has waited long enough
+        raise NotUpgraded("there is no coordinator at the moment: call this again in half a minute")
     before: Any = ray.get_actor(COORDINATOR, NAMESPACE)
     settings: Settings = ray.get(before.settings.remote(), timeout=60)
     check_versions(settings)

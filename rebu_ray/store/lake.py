@@ -261,6 +261,19 @@ class Lake:
             return pa.schema([RIDES.field(c) for c in columns]).empty_table()
         return pa.concat_tables(tables)
 
+    def read_streams(self, partition: int, file: DataFile, prefix: str) -> pa.Table:
+        """The rows (`ROWS`) of a file whose stream begins so. Only the row groups are read that may hold some."""
+        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        with self.open(partition, file) as parquet:
+            column = parquet.schema_arrow.names.index("key")
+            groups = []
+            for number in range(parquet.num_row_groups):
+                keys = parquet.metadata.row_group(number).column(column).statistics
+                if keys is None or not keys.has_min_max or (keys.max >= prefix and keys.min < after):
+                    groups.append(number)
+            table = parquet.read_row_groups(groups, columns=ROWS.names).cast(ROWS)
+        return table.filter(pc.starts_with(table["key"], prefix))
+
     def info(self, partition: int, file: DataFile) -> pafs.FileInfo:
         """What the store says of a file: size, time of change, whether it is there."""
         return self._fs.get_file_info(f"{self.folder(partition)}/{file.name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, StaleOwner, pack, unpack
 from rebu_ray.store.lake import Lake, LakeError, Manifest
-from rebu_ray.store.rows import ROWS, encode, with_seq
+from rebu_ray.store.rows import encode, with_seq
 from rebu_ray.store.seen import DAY_MS, Seen
 from rebu_ray.store.sequence import in_sequence
 from rebu_ray.store.tally import Pending, as_table, tallied
@@ -29,6 +29,7 @@ from rebu_ray.store.tombstones import Linked, none
 
 log = logging.getLogger("rebu.shard")
 
+_REQUESTS: Final = "r:"
 NEVER = 2**62
 """A time (ms) after every other."""
 
@@ -101,7 +102,8 @@ class ShardLog:
             raise StaleOwner(f"slot {self.slot} has a later owner than epoch {self.epoch}")
 
     def recover(self, now: int, recent_ms: int, own: Callable[[], Iterable[int]] | None = None) -> list[pa.RecordBatch]:
-        """Claim the slot and learn what happened before; the rows received since `now - recent_ms`, as `ROWS`.
+        """Claim the slot and learn what happened before; the rows of requests received since `now - recent_ms`, as
+        `ROWS`.
 
         `own`, if given, says which partitions are the slot's; it is asked once the slot is claimed.
         """
@@ -130,13 +132,14 @@ class ShardLog:
     def read_journal(
         self, now: int, recent_ms: int, segments: Iterable[SegmentName] | None = None
     ) -> list[pa.RecordBatch]:
-        """Learn what the journal, or those of its segments, say beyond that; the rows received of late."""
+        """Learn what the journal, or those of its segments, say beyond that; the rows of requests received of late."""
         recent: list[pa.RecordBatch] = []
         for segment, batch in self._tail(self._journal.segments() if segments is None else list(segments)):
             self._note(segment, batch)
             for day, prints in _by_day(batch["received_at"], batch["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
-            fresh = self.tombstones.keep(batch.filter(pc.greater_equal(batch["received_at"], now - recent_ms)))
+            late = pc.greater_equal(batch["received_at"], now - recent_ms)
+            fresh = self.tombstones.keep(batch.filter(pc.and_(late, pc.starts_with(batch["key"], _REQUESTS))))
             if fresh.num_rows:
                 recent.append(fresh)
         return recent
@@ -393,10 +396,8 @@ class ShardLog:
                 self.seen.load(prints, day * DAY_MS)
         late = [f for f in files if f.max_received_at >= now - recent_ms]
         if late:
-            table = self._lake.read(partition, late).cast(ROWS)
-            fresh = table.filter(
-                pc.and_(pc.greater_equal(table["received_at"], now - recent_ms), pc.starts_with(table["key"], "r:"))
-            )
+            table = pa.concat_tables(self._lake.read_streams(partition, file, _REQUESTS) for file in late)
+            fresh = table.filter(pc.greater_equal(table["received_at"], now - recent_ms))
             yield from self.tombstones.keep(fresh).sort_by("seq").to_batches()  # who bound a request first still counts
 
 

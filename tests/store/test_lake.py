@@ -269,3 +269,33 @@ def test_what_a_manifest_names_was_on_disk_before_it(
         f"partition=0003/manifest-0000000001.msgpack.new {size}",
         "partition=0003",
     ]
+
+
+@settings(seeded, max_examples=30)
+@given(found=entries, prefix=st.sampled_from(["u:", "a:", "d:", "r:", "u:a\x01", "z"]), group=st.integers(1, 5))
+def test_streams_are_found_by_how_they_begin(
+    tmp_path_factory: pytest.TempPathFactory, found: list[Entry], prefix: str, group: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, unsynced():
+        patch.setattr(lake_module, "_ROW_GROUP", group)
+        lake = Lake(str(tmp_path_factory.mktemp("lake")))
+        file = lake.write(3, table(found), 1)
+        everything = lake.read(3, [file]).to_pylist()
+        read = lake.read_streams(3, file, prefix).to_pylist()
+    assert read == [row for row in everything if row["key"].startswith(prefix)]
+
+
+def test_only_the_row_groups_of_a_stream_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_module, "_ROW_GROUP", 4)
+    lake = Lake(str(tmp_path))
+    file = lake.write(3, table([Entry(f"{k}:{n}", NOW, "1", 0, Kind.APP_EVENT) for k in "anru" for n in range(8)]), 1)
+    groups: list[int] = []
+    whole = pq.ParquetFile.read_row_groups
+
+    def counted(self: pq.ParquetFile, numbers: list[int], **options: object) -> pa.Table:
+        groups.extend(numbers)
+        return whole(self, numbers, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
+    assert lake.read_streams(3, file, "r:").num_rows == 8
+    assert groups == [4, 5]

@@ -371,7 +371,7 @@ def test_recent_request_lines_come_back_in_the_order_of_the_journal(tmp_path: Pa
         disk.flush(log)
     again = ShardLog(open_journal(disk.journal_uri), Lake(disk.lake_uri), 0, range(PARTITIONS))
     recent = [row for b in again.recover(NOW, HOUR_MS) for row in b.to_pylist()]
-    assert [row["user_id"] for row in recent if row["key"] == "r:r1"] == users
+    assert [(row["key"], row["user_id"]) for row in recent] == [("r:r1", user) for user in users]
 
 
 def test_ids_are_remembered_for_seven_days_of_restarts(tmp_path: Path) -> None:

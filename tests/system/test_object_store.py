@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from rebu_ray.settings import load
+from rebu_ray.store.backup import Stores, backup, check, restore
 from rebu_ray.store.journal import JournalError, ObjectJournal, StaleOwner, open_journal
+from rebu_ray.store.lake import Lake
+from rebu_ray.store.log import ShardLog
 from rebu_ray.store.quarantine import quarantine
+from tests.records import NOW as RECEIVED
 from tests.s3 import CREDENTIALS, Store, object_store
+from tests.store.disk import HOUR_MS, PARTITIONS, batch, everything
+from tests.store.test_backup import Platform
+from tests.store.test_log import record
 from tests.system.load import Load
 from tests.system.running import Item, Running, await_true, ids, kill, processes_of
 
@@ -47,6 +55,33 @@ def remote(store: Store) -> Iterator[Running]:
 
 def event(record_id: str, user: str) -> Item:
     return {"type": "track", "event": "Tapped", "messageId": record_id, "userId": user, "timestamp": NOW}
+
+
+def test_a_backup_goes_there_and_comes_back(store: Store, tmp_path: Path) -> None:
+    """From a disk to a platform in the store, by way of a backup in the store, and from there to a disk again."""
+    platform = Platform(tmp_path / "data")
+    for what in ("a", "b", "flush", "c", "sleep", "d"):
+        platform.act(what)
+
+    def told(name: str, size: int) -> None:
+        return None
+
+    made = backup(platform.stores, store.uri("backups/1"), "now", told)
+    assert check(store.uri("backups/1"), told) == made
+    uris = {"journal_uri": store.uri("restored/journal"), "lake_uri": store.uri("restored/lake")}
+    own = load({}, data_dir=str(tmp_path / "away"), **uris)
+    there = Stores(own.data_dir, own.journal, own.cursors, own.lake)
+    restore(store.uri("backups/1"), there, told)
+    log = ShardLog(open_journal(there.journal), Lake(there.lake), 0, range(PARTITIONS))
+    log.recover(RECEIVED, HOUR_MS)
+    log.commit(batch(record("a", "new")), RECEIVED)
+    back = load({}, data_dir=str(tmp_path / "back"))
+    here = Stores(back.data_dir, back.journal, back.cursors, back.lake)
+    backup(there, str(tmp_path / "copy"), "now", told)
+    restore(str(tmp_path / "copy"), here, told)
+    again = ShardLog(open_journal(here.journal), Lake(here.lake), 0, range(PARTITIONS))
+    again.recover(RECEIVED, HOUR_MS)
+    assert {(key, i) for key, i, _ in everything(again)} == platform.acknowledged | {("u:a", "new")}
 
 
 def test_an_epoch_goes_to_one_claimant_alone(store: Store) -> None:
