@@ -52,8 +52,10 @@ LOW, HIGH = 1, 7
 PART: Final = 1.5
 """How many times the oracle's gateway seconds may be paid for."""
 MORNINGS: Final = {"reactive": "2026-03-02T06:00:00Z", "predictive": "2026-03-09T06:00:00Z"}
-START_S: Final = 80.0
-"""How long a start may take: both mornings begin at the same time of their clocks."""
+STARTS_S: Final = (60.0, 240.0)
+"""How long a start may take, and what it may take at the second attempt: both mornings begin at the same time of their
+clocks.
+"""
 SETTINGS: Final = {
     "REBU_SHARDS": "1",
     "REBU_MAX_SHARDS": "2",
@@ -89,15 +91,24 @@ def stage() -> Iterator[tuple[Path, Far]]:
 
 
 def morning(policy: str, shape: Shape, seed: int, folder: Path, far: Far) -> Run:
-    """One of them, from the start of the cluster to its end."""
+    """One of them, from the start of the cluster to its end; anew where a busy machine took too long to start it."""
+    for start_s in STARTS_S:
+        run = one_morning(policy, shape, seed, folder, far, start_s)
+        if run is not None:
+            return run
+    raise StartError(f"the platform took longer than {STARTS_S[-1]:.0f} s to start")
+
+
+def one_morning(policy: str, shape: Shape, seed: int, folder: Path, far: Far, start_s: float) -> Run | None:
+    """A morning that begins so long from now; None where the platform is not up by then."""
     run = Run(policy, shape)
-    begins = datetime.now(UTC) + timedelta(seconds=START_S)
+    begins = datetime.now(UTC) + timedelta(seconds=start_s)
     clock = f"{MORNINGS[policy]}*60@{begins.isoformat()}"
     with OnNodes(folder, far, {**SETTINGS, "REBU_AUTOSCALING": policy, "REBU_TRAFFIC_CLOCK": clock}) as platform:
         left = (begins - datetime.now(UTC)).total_seconds()
         print(f"{policy}: up, the morning begins in {left:.0f} s", flush=True)
         if left < 0:
-            raise StartError(f"the platform took longer than {START_S:.0f} s to start")
+            return None
         time.sleep(left)
         # Ray tells whoever is connected of every node that ends.
         with (
@@ -154,15 +165,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=Path("morning_spike.json"), metavar="FILE")
     parser.add_argument("--seed", type=int, default=1, help="of the times at which requests fall due")
+    parser.add_argument("--short", action="store_true", help="a morning a third as long, to try it")
     parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="where Ray's logs are copied to")
     arguments = parser.parse_args()
     if arguments.keep_logs:
         arguments.keep_logs.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
+    shape = Shape(night_s=15, ramp_s=15, rush_s=30, after_s=30) if arguments.short else Shape()
     with stage() as (folder, far):
         try:
             for number, policy in enumerate(MORNINGS):
-                runs.append(morning(policy, Shape(), arguments.seed + 100 * number, folder, far))
+                runs.append(morning(policy, shape, arguments.seed + 100 * number, folder, far))
                 print({k: v for k, v in numbers(runs[-1], TARGET, LOW).items() if k != "policy"}, flush=True)
                 if arguments.keep_logs:
                     (arguments.keep_logs / f"{policy}.json").write_text(json.dumps(samples_of(runs[-1])))
