@@ -21,8 +21,7 @@ import psutil
 import redis
 from rich.console import Console
 from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+from workload import Workload
 
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.dialects.segment import parse_batch
@@ -33,10 +32,9 @@ from rebu_ray.store.flush import flush
 from rebu_ray.store.index import Index, commands
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import Lake
-from rebu_ray.store.log import ShardLog
+from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import WIRE, decode, encode
-from scripts.benchmarks.workload import Workload
 
 PARTITIONS: Final = 16
 DAY_S: Final = 86_400
@@ -94,16 +92,16 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     return found  # type: ignore[return-value]
 
                 read = cpu(parsed, took["parse"], events)
-                sent = cpu(
-                    lambda read=read: [encode(one.columns(PARTITIONS).batch()) for one in read],
-                    took["to a batch"],
-                    events,
-                )
-                done = cpu(
-                    lambda sent=sent, now=now: [log.commit(decode(data, WIRE), now) for data in sent],
-                    took["journal"],
-                    events,
-                )
+
+                def packed(read: list[Ordinary] = read) -> list[bytes]:
+                    return [encode(one.columns(PARTITIONS).batch()) for one in read]
+
+                sent = cpu(packed, took["to a batch"], events)
+
+                def journalled(sent: list[bytes] = sent, now: int = now) -> list[Commit]:
+                    return [log.commit(decode(data, WIRE), now) for data in sent]
+
+                done = cpu(journalled, took["journal"], events)
 
                 def indexed(done: Any = done) -> None:
                     for commit in done:
