@@ -23,8 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from workload import Workload
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
 from rebu_ray.ingest.dialects.ordinary import Ordinary
 from rebu_ray.ingest.dialects.segment import parse_batch
 from rebu_ray.platform.local_ray import free_port
@@ -34,7 +32,7 @@ from rebu_ray.store.flush import flush
 from rebu_ray.store.index import Index, commands
 from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import Lake
-from rebu_ray.store.log import ShardLog
+from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import WIRE, decode, encode
 
@@ -100,10 +98,10 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
                 sent = cpu(packed, took["to a batch"], events)
 
-                def committed(sent: list[bytes] = sent, now: int = now) -> list[Any]:
+                def journalled(sent: list[bytes] = sent, now: int = now) -> list[Commit]:
                     return [log.commit(decode(data, WIRE), now) for data in sent]
 
-                done = cpu(committed, took["journal"], events)
+                done = cpu(journalled, took["journal"], events)
 
                 def indexed(done: Any = done) -> None:
                     for commit in done:
