@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -200,6 +201,8 @@ async def send(run: Run, address: tuple[str, int], key: str, name: str, seed: in
     await asyncio.gather(*under_way)
     await asyncio.sleep(max(0.0, run.shape.seconds - (time.monotonic() - began)))
     looking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await looking
     for sender in idle:
         sender.close()
 
@@ -225,6 +228,8 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
+        # Serve knows its controller by the number of our job, which is the same in the next cluster.
+        self._serve.context._set_global_client(None)
 
     def look(self) -> Sample:
         """How many there are now."""
