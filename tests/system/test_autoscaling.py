@@ -10,7 +10,7 @@ import pytest
 from tests.system.load import Load
 from tests.system.running import Running, await_true, processes_of
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SETTINGS = {
     "REBU_MIN_REPLICAS": "1",

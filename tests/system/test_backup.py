@@ -11,7 +11,7 @@ from tests.system.load import Load
 from tests.system.ride_load import RideLoad
 from tests.system.running import Running, processes_of, rebu
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def test_a_restored_backup_has_everything_that_was_acknowledged_before(rebu_up: Running) -> None:

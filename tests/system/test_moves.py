@@ -22,7 +22,7 @@ from tests.system.load import Load
 from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
 from tests.system.test_stream import following
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 NOW = time.time_ns() // 1_000_000
 PARTITIONS = 16

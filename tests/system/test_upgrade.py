@@ -17,7 +17,7 @@ from tests.system.running import REBU, Running, environment, ids, processes_of, 
 from tests.system.test_moves import Sequence, check
 from tests.system.test_stream import following
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from rebu_ray.client import Rebu, RebuError
 from rebu_ray.simulate.tables import TABLES
 from tests.system.running import Item, Running, await_true, rebu
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 class Application:
