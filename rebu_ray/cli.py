@@ -159,7 +159,7 @@ def upgrade(data_dir: DataDir = None) -> None:
     With the same version again everything is made anew. It may be called again where it broke off. The process of
     `rebu up` itself goes on as it is, with Redis and Ray: stop and start it with the new version when that suits.
 
-    Example: /opt/rebu-2/bin/rebu upgrade --data-dir ./data
+    Example: rebu upgrade --data-dir ./data
     """
     from rebu_ray.platform.upgrade import upgrade as replace
 

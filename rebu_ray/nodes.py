@@ -27,7 +27,7 @@ def environment(
 ) -> None:
     """Print what every `ray start` and `rebu up` on a cluster wants in the environment, for `eval`.
 
-    Example: eval "$(rebu node environment)"
+    Example: rebu node environment --folder /run/rebu
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # which only its owner may
