@@ -45,8 +45,8 @@ from scripts.spike.plot import plot
 
 FAR_S: Final = 0.1
 """How long an answer of Redis waits on its way."""
-TARGET: Final = 3
-MOST_AT_ONCE: Final = 6
+TARGET: Final = 6
+MOST_AT_ONCE: Final = 12
 """Of a gateway. HAProxy sends it up to twice its share, so that it is twice what is aimed at."""
 LOW, HIGH = 1, 7
 PART: Final = 1.5
@@ -59,7 +59,7 @@ clocks.
 SETTINGS: Final = {
     "REBU_SHARDS": "1",
     "REBU_MAX_SHARDS": "2",
-    "REBU_SHARD_BYTES_S": "80000",
+    "REBU_SHARD_BYTES_S": "160000",
     "REBU_MIN_REPLICAS": str(LOW),
     "REBU_MAX_REPLICAS": str(HIGH),
     "REBU_TARGET_REQUESTS": str(TARGET),

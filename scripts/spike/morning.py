@@ -38,8 +38,8 @@ class Shape:
     ramp_s: float = 20.0
     rush_s: float = 75.0
     after_s: float = 70.0
-    night: float = 2.0
-    rush: float = 20.0
+    night: float = 4.0
+    rush: float = 40.0
 
     @property
     def seconds(self) -> float:
