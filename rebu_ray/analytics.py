@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -14,10 +14,10 @@ from rich.console import Console
 
 from rebu_ray import settings as config
 from rebu_ray.connect import DataDir, Key, Url, client, running_here
+from rebu_ray.output import Form, Out, table_format, whole
 from rebu_ray.platform.running import find
 
 warehouse = typer.Typer(no_args_is_help=True, help="The analytics database: a star schema in one DuckDB file.")
-FORMATS: Final = ("json", "csv", "parquet", "arrow")
 Appdb = Annotated[
     str | None, typer.Option(help="postgresql:// or sqlite:/// of the application database, where no platform runs.")
 ]
@@ -83,10 +83,8 @@ def path(data_dir: DataDir = None) -> None:
 
 def sql(
     statement: Annotated[str, typer.Argument(help="One statement that reads; - takes it from standard input.")],
-    form: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; else as the file is named, else json.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")] = None,
+    form: Form = None,
+    out: Out = None,
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,
@@ -95,12 +93,7 @@ def sql(
 
     Example: rebu sql "SELECT city, count(*) AS rides FROM fact_ride GROUP BY city ORDER BY rides DESC"
     """
-    named = out.suffix[1:] if out is not None and out.suffix[1:] in FORMATS else "json"
-    kind = form or named
-    if kind not in FORMATS:
-        raise config.SettingsError(f"--format is {kind!r}: it must be one of {', '.join(FORMATS)}")
-    if out is None and kind in ("parquet", "arrow"):
-        raise config.SettingsError(f"{kind} is nothing to read on a screen: name a file with -o rows.{kind}")
+    kind = table_format(form, out, "rows")
     text = sys.stdin.read() if statement == "-" else statement
     with client(url, key, data_dir, timeout=600) as rebu:
         answer = rebu.ask_sql(text, kind)
@@ -113,9 +106,8 @@ def sql(
     if out is None:
         sys.stdout.write(data.decode())
     else:
-        part = out.with_name(f"{out.name}.part")
-        part.write_bytes(data)
-        part.replace(out)
+        with whole(out) as file:
+            file.write(data)
         typer.echo(f"{out}: {len(data):,} bytes of {kind}")
     if truncated:
         print("rebu: there are more rows than an answer holds (REBU_SQL_ROWS): ask for fewer", file=sys.stderr)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO
 
 import httpx
 import typer
@@ -28,6 +28,7 @@ from rebu_ray.keyring import keys
 from rebu_ray.keys import KeysError
 from rebu_ray.letters import audited, deadletters
 from rebu_ray.nodes import node
+from rebu_ray.output import Form, Out, table_format, whole
 from rebu_ray.platform.local_ray import NotDrained, PortTaken
 from rebu_ray.platform.redis_server import RedisServerError
 from rebu_ray.platform.running import AlreadyRunning, NotRunning, find
@@ -63,9 +64,6 @@ MISTAKES = (
     TimeoutError,
 )
 """What ends in one sentence: the user can act on it."""
-
-FORMATS: Final = ("json", "csv", "parquet", "arrow")
-"""What `rebu rides` writes."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -370,10 +368,8 @@ def rides(
     driver_id: Annotated[str | None, typer.Option(help="Only with this driver.")] = None,
     as_of: Annotated[str | None, typer.Option(help="As it was known at this time.")] = None,
     limit: Annotated[int | None, typer.Option(help="No more than so many.", min=1)] = None,
-    form: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; else as the file is named, else json.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")] = None,
+    form: Form = None,
+    out: Out = None,
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,
@@ -382,7 +378,7 @@ def rides(
 
     Example: rebu rides --premature --since 2026-03-01T00:00:00Z -o rides.parquet
     """
-    kind = table_format(form, out)
+    kind = table_format(form, out, "rides")
     filters = {
         "since": since, "until": until, "city": city, "status": status, "premature": premature, "cause": cause,
         "min_errors": min_errors, "has_messages": has_messages, "user_id": user_id, "driver_id": driver_id,
@@ -393,23 +389,17 @@ def rides(
         if out is None:
             save_rides(rebu, kind, filters, sys.stdout.buffer)
             return
-        # Under another name until it is whole: what breaks off leaves no half a table behind.
-        part = out.with_name(f"{out.name}.part")
-        try:
-            # A table says itself how far it is.
-            waiting = _console().status(f"writing {out}") if kind == "json" else nullcontext()
-            with waiting, part.open("wb") as file:
-                size = save_rides(rebu, kind, filters, file)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        # A table says itself how far it is.
+        waiting = _console().status(f"writing {out}") if kind == "json" else nullcontext()
+        with waiting, whole(out) as file:
+            size = save_rides(rebu, kind, filters, file)
         typer.echo(f"{out}: {size:,} bytes of {kind}")
 
 
 @app.command()
 def export(
     user: Annotated[str, typer.Argument(help="The user's id.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write instead of standard output.")] = None,
+    out: Out = None,
     url: Url = None,
     key: Key = None,
     data_dir: DataDir = None,
@@ -422,13 +412,8 @@ def export(
         if out is None:
             rebu.export(user, sys.stdout.buffer)
             return
-        part = out.with_name(f"{out.name}.part")
-        try:
-            with _console().status(f"writing {out}"), part.open("wb") as file:
-                size = rebu.export(user, file)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        with _console().status(f"writing {out}"), whole(out) as file:
+            size = rebu.export(user, file)
         typer.echo(f"{out}: {size:,} bytes")
 
 
@@ -450,18 +435,6 @@ def erase(
             time.sleep(0.5)
             state = rebu.erasure(user)
     typer.echo(json.dumps(state))
-
-
-def table_format(form: str | None, out: Path | None) -> str:
-    """The format asked for, else the one that the file's name ends with, else JSON lines. Raises SettingsError."""
-    kind = form or (out.suffix[1:] if out is not None and out.suffix[1:] in FORMATS else "json")
-    if kind not in FORMATS:
-        raise config.SettingsError(f"--format is {kind!r}: it must be one of {', '.join(FORMATS)}")
-    if out is None and kind in ("parquet", "arrow"):
-        raise config.SettingsError(f"{kind} is nothing to read on a screen: name a file with -o rides.{kind}")
-    if out is not None and not out.parent.is_dir():
-        raise config.SettingsError(f"there is no folder {out.parent} to write to: make it, or name another file")
-    return kind
 
 
 def save_rides(rebu: Rebu, kind: str, filters: Mapping[str, Any], file: BinaryIO) -> int:
