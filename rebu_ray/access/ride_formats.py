@@ -155,13 +155,18 @@ def table_of(bodies: Sequence[bytes]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=FLAT)
 
 
+def moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times in UTC as text, RFC 3339."""
+    text = pc.replace_substring(column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T")
+    return pc.binary_join_element_wise(text, "Z", "")
+
+
 def csv(table: pa.Table) -> bytes:
     """`FLAT` as lines of CSV without the first one: times as RFC 3339, flags with blanks between them."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.type == _TIME:
-            text = pc.replace_substring(column.cast(pa.timestamp("ms")).cast(pa.string()), " ", "T")
-            columns.append(pc.binary_join_element_wise(text, "Z", ""))
+            columns.append(moments(column))
         else:
             columns.append(pc.binary_join(column, " ") if name == "flags" else column)
     sink = pa.BufferOutputStream()

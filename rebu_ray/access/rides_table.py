@@ -43,7 +43,7 @@ PARAMETERS: Final = (
     "cursor",
     "format",
 )
-FORMATS: Final = ("json", "csv", "parquet", "arrow")
+FORMATS: Final = ("json", *MEDIA_TYPES)
 NEXT: Final = "X-Rebu-Next"
 """The header that says the cursor of the next page where the body has no place for it."""
 _STREAMED: Final = 16_384

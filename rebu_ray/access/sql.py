@@ -23,7 +23,7 @@ from starlette.routing import Route
 from rebu_ray import traces
 from rebu_ray.access import query
 from rebu_ray.access.measures import tell_in_background
-from rebu_ray.access.sql_formats import FORMATS, MEDIA_TYPES, encoded
+from rebu_ray.access.sql_formats import MEDIA_TYPES, encoded
 from rebu_ray.ingest.roles import SCARCELY, Role, place
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
@@ -257,6 +257,7 @@ def _asked(body: bytes) -> Asked:
         asked = msgspec.json.decode(body, type=Asked)
     except msgspec.DecodeError as error:
         raise BadRequest(400, "invalid_json", f'send {{"sql": "SELECT ...", "format": "json"}}: {error}') from error
-    if asked.format not in FORMATS:
-        raise BadRequest(400, "invalid_format", f"format is {asked.format!r}: it must be one of {', '.join(FORMATS)}")
+    if asked.format not in MEDIA_TYPES:
+        known = ", ".join(MEDIA_TYPES)
+        raise BadRequest(400, "invalid_format", f"format is {asked.format!r}: it must be one of {known}")
     return asked

@@ -11,17 +11,13 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-FORMATS: Final = ("json", "csv", "parquet", "arrow")
-MEDIA_TYPES: Final = {
-    "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
-    "parquet": "application/vnd.apache.parquet",
-    "arrow": "application/vnd.apache.arrow.stream",
-}
+from rebu_ray.access.ride_formats import MEDIA_TYPES as RIDE_TYPES
+from rebu_ray.access.ride_formats import arrow, moments
+
+MEDIA_TYPES: Final = {"json": "application/json", **RIDE_TYPES}
 
 
 def encoded(form: str, schema: pa.Schema, batches: Sequence[pa.RecordBatch], truncated: bool) -> bytes:
@@ -31,14 +27,13 @@ def encoded(form: str, schema: pa.Schema, batches: Sequence[pa.RecordBatch], tru
     if form == "json":
         items = [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
         return msgspec.json.encode({"items": items, "truncated": truncated})
+    if form == "arrow":
+        return arrow(table)
     sink = pa.BufferOutputStream()
     if form == "csv":
         pacsv.write_csv(_flat(table), sink)
-    elif form == "parquet":
-        pq.write_table(_storable(table), sink, compression="zstd")
     else:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        pq.write_table(_storable(table), sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
@@ -97,8 +92,7 @@ def _flat(table: pa.Table) -> pa.Table:
     for column in table.columns:
         kind = column.type
         if pa.types.is_timestamp(kind):
-            text = pc.replace_substring(column.cast(pa.timestamp(kind.unit)).cast(pa.string()), " ", "T")
-            columns.append(pc.binary_join_element_wise(text, "Z", ""))
+            columns.append(moments(column))
         elif pa.types.is_nested(kind) or not _is_simple(kind):
             columns.append(_texts(column))
         else:
