@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +13,7 @@ import redis
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from rebu_ray.platform.local_ray import free_port
 from rebu_ray.platform.redis_server import RedisServer
 
 settings.register_profile("rebu", deadline=None)  # no test is about time
@@ -34,11 +34,8 @@ class Valkey(NamedTuple):
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """A server that may hold what tests before have left in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory(prefix="rebu-valkey-") as folder:
-        server = RedisServer(folder, port)
+        server = RedisServer(folder, free_port())
         server.start()
         try:
             with redis.Redis.from_url(server.url, protocol=2) as client:

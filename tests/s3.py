@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.system.running import free_port
+from rebu_ray.platform.local_ray import free_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "tests",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 
 from rebu_ray.records import (
@@ -41,9 +39,6 @@ CODES = {
 
 seeded = settings(derandomize=True, deadline=None)
 """The same examples in every run, however slow the machine."""
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.exists(), reason="the public data sets are not here")
 
 
 def only(parsed: Parsed) -> Record:

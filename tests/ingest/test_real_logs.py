@@ -10,7 +10,8 @@ import pytest
 
 from rebu_ray.ingest.dialects import parse_logs, times
 from rebu_ray.records import Kind, Parsed, Record, Refusal, Source
-from tests.ingest.promises import DATA, RECEIVED_AT, body, check, needs_data
+from tests.ingest.promises import RECEIVED_AT, body, check
+from tests.real_data import DATA, needs_data
 
 pytestmark = needs_data
 

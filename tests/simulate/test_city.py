@@ -8,7 +8,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from rebu_ray.simulate import World, city, demand
 from rebu_ray.simulate.clock import HOUR, WEEK, combined, millis, nginx, rfc3339, rfc3339_at
 from rebu_ray.simulate.rides import Ride
+from tests.real_data import DATA, needs_data
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MONDAY = millis(datetime(2026, 3, 2, tzinfo=UTC))
 
 
@@ -53,7 +52,7 @@ def taxi() -> Iterator[tuple[datetime, float]]:
             yield datetime.fromisoformat(row["timestamp"]), float(row["value"])
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
+@needs_data
 @pytest.mark.parametrize("series", [ride_hailing, taxi])
 def test_demand_has_the_shape_of_real_series(series: Any) -> None:
     table = [float(value) for day in demand.HOUR_OF_WEEK for value in day]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.system.collector import Collector, collecting
-from tests.system.running import Running, processes_of
+from tests.system.running import Running, own_platform
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +24,8 @@ def rebu_up(collector: Collector) -> Iterator[Running]:
     It suspends nobody: to it all tests are one sender, and some of them send little but rubbish. What it does for each
     request is in its log.
     """
-    with tempfile.TemporaryDirectory(prefix="rebu-shared-", ignore_cleanup_errors=True) as folder:
-        settings = {"REBU_FLUSH_SECONDS": "3", "REBU_HOT_EVENTS": "200", "REBU_BREAKER_SHARE": "1"}
-        settings |= {"REBU_LOG_FORMAT": "json", "REBU_LOG_REQUESTS": "true"}
-        settings |= {"REBU_OTEL_ENDPOINT": collector.url, "REBU_OTEL_SHARE": "0"}
-        found = Running(Path(folder) / "data", **settings)
-        try:
-            found.start("--shards", "2")
-            yield found
-            assert found.stop() == 0, found.said()
-            assert processes_of(found.data_dir) == []
-        finally:
-            found.clean_up()
+    settings = {"REBU_FLUSH_SECONDS": "3", "REBU_HOT_EVENTS": "200", "REBU_BREAKER_SHARE": "1"}
+    settings |= {"REBU_LOG_FORMAT": "json", "REBU_LOG_REQUESTS": "true"}
+    settings |= {"REBU_OTEL_ENDPOINT": collector.url, "REBU_OTEL_SHARE": "0"}
+    with own_platform("shared", settings) as found:
+        yield found

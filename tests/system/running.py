@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -19,7 +21,7 @@ from urllib.parse import quote
 import httpx
 import psutil
 
-from rebu_ray.platform.local_ray import session_folder
+from rebu_ray.platform.local_ray import free_port, session_folder
 
 REBU: Final = Path(sys.executable).with_name("rebu")
 START_SECONDS: Final = 180
@@ -29,13 +31,6 @@ PATIENCE_SECONDS: Final = 60.0
 
 Item = dict[str, Any]
 Found = TypeVar("Found")
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def await_true(ask: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
@@ -63,12 +58,19 @@ def rebu(*arguments: str | Path, seconds: float = 120, **settings: str) -> subpr
     )
 
 
-def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Every process of the platform on a data dir, orphans included: each has the folder's name about it."""
+def processes_of(data_dir: Path, named: str = "") -> list[psutil.Process]:
+    """The processes of the platform on a data dir, orphans included, whose name has a match of a pattern.
+
+    Each has the folder's name about it.
+    """
     name, found = str(data_dir), []
     for process in psutil.process_iter():
         try:
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            if (
+                process.pid == os.getpid()
+                or process.status() == psutil.STATUS_ZOMBIE
+                or not re.search(named, process.name())
+            ):
                 continue
             about = (process.cwd(), *process.cmdline(), *process.environ().values())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -145,7 +147,7 @@ class Running:
         await_true(lambda: not self._of_ray(), "the killed processes to be gone")
 
     def _of_ray(self) -> list[psutil.Process]:
-        return [p for p in processes_of(self.data_dir) if p.name() not in ("valkey-server", "redis-server", "haproxy")]
+        return processes_of(self.data_dir, "^(?!valkey-server|redis-server|haproxy)")
 
     def clean_up(self) -> None:
         """Leave no process and no folder, whatever has happened."""
@@ -277,6 +279,21 @@ class Running:
         return found
 
 
+@contextmanager
+def own_platform(name: str, settings: dict[str, str], *, shards: int = 2, away: bool = False) -> Iterator[Running]:
+    """A platform inside the block, which ends well and leaves no process. `away`: started where no package lies."""
+    with tempfile.TemporaryDirectory(prefix=f"rebu-{name}-", ignore_cleanup_errors=True) as folder:
+        found = Running(Path(folder) / "data", **settings)
+        found.folder = Path(folder) if away else None
+        try:
+            found.start("--shards", str(shards))
+            yield found
+            assert found.stop() == 0, found.said()
+            assert processes_of(found.data_dir) == []
+        finally:
+            found.clean_up()
+
+
 def kill(pid: int) -> None:
     """kill -9, whether or not it is gone already."""
     try:
@@ -299,4 +316,4 @@ def packed(body: object) -> bytes:
 
 def redis_of(platform: Running) -> list[psutil.Process]:
     """The processes of the platform's Redis: none for as long as it takes to notice that it died."""
-    return [p for p in processes_of(platform.data_dir) if p.name() in ("valkey-server", "redis-server")]
+    return processes_of(platform.data_dir, "^(valkey|redis)-server$")

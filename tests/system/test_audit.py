@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.system.running import Item, Running, await_true, kill, rebu
+from tests.system.running import Item, Running, await_true, kill, own_platform, rebu
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -18,15 +18,10 @@ LINE = '10.0.0.1 - - [02/Mar/2026:07:59:00 +0000] "GET /users/audit-%d/rides HTT
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def platform() -> Iterator[Running]:
     """A platform of its own: what is hidden here would be missing elsewhere."""
-    found = Running(tmp_path_factory.mktemp("audit") / "data")
-    try:
-        found.start("--shards", "2")
+    with own_platform("audit", {}) as found:
         yield found
-        assert found.stop() == 0, found.said()
-    finally:
-        found.clean_up()
 
 
 def audit(platform: Running, **params: str) -> Item:

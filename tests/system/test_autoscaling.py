@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from tests.system.load import Load
-from tests.system.running import Running, await_true, processes_of
+from tests.system.running import Running, await_true, own_platform
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -31,22 +28,15 @@ def sizes(platform: Running) -> tuple[int, int]:
 
 
 def test_the_platform_grows_with_its_load_and_shrinks_after_it() -> None:
-    with tempfile.TemporaryDirectory(prefix="rebu-sizes-", ignore_cleanup_errors=True) as folder:
-        platform = Running(Path(folder) / "data", **SETTINGS)
-        try:
-            platform.start("--shards", "1")
-            assert sizes(platform) == (1, 1)
-            with Load(platform, "rush", writers=6) as load:
-                await_true(lambda: sizes(platform) == (2, 2), "the platform to grow")
-                load.await_more(300)
-                told = platform.status()["autoscaling"]
-                assert told["requests_at_once"] > 0
-            await_true(lambda: sizes(platform) == (1, 1), "the platform to shrink")
-            await_true(lambda: len(platform.status()["shards"]) == 1, "the shard that is not wanted to leave")
-            load.check(platform)
-            assert load.other == []
-            assert platform.get("/v1/audit", key=platform.admin_key).json()["balanced"]
-            assert platform.stop() == 0, platform.said()
-            assert processes_of(platform.data_dir) == []
-        finally:
-            platform.clean_up()
+    with own_platform("sizes", SETTINGS, shards=1) as platform:
+        assert sizes(platform) == (1, 1)
+        with Load(platform, "rush", writers=6) as load:
+            await_true(lambda: sizes(platform) == (2, 2), "the platform to grow")
+            load.await_more(300)
+            told = platform.status()["autoscaling"]
+            assert told["requests_at_once"] > 0
+        await_true(lambda: sizes(platform) == (1, 1), "the platform to shrink")
+        await_true(lambda: len(platform.status()["shards"]) == 1, "the shard that is not wanted to leave")
+        load.check(platform)
+        assert load.other == []
+        assert platform.get("/v1/audit", key=platform.admin_key).json()["balanced"]

@@ -21,12 +21,12 @@ import zstandard
 from typer.testing import CliRunner
 
 from rebu_ray.cli import app, guarded
+from rebu_ray.platform.local_ray import free_port
 from tests.system.running import (
     REBU,
     Item,
     Running,
     environment,
-    free_port,
     ids,
     processes_of,
     rebu,

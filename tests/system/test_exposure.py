@@ -52,12 +52,12 @@ def test_only_what_the_readme_names_listens_beyond_loopback(rebu_up: Running) ->
     assert {"haproxy", "valkey-server"} <= {name for name, _, _ in found}
     beyond = [name for name, address, _ in found if not is_loopback(address)]
     assert all(REPLICA.startswith(name[:15]) for name in beyond), beyond
-    replicas = [p for p in processes_of(rebu_up.data_dir) if REPLICA.startswith(p.name()[:15])]
+    replicas = processes_of(rebu_up.data_dir, f"^{re.escape(REPLICA[:15])}")
     assert len(beyond) <= len(replicas)
 
 
 def test_ray_answers_to_its_token_alone(rebu_up: Running, tmp_path: Path) -> None:
-    command = next(p.cmdline() for p in processes_of(rebu_up.data_dir) if p.name() == "raylet")
+    command = processes_of(rebu_up.data_dir, "^raylet$")[0].cmdline()
     address = next(re.findall(r"--gcs-address=(\S+)", word)[0] for word in command if "--gcs-address=" in word)
     token = rebu_up.data_dir / "ray_token"
     assert token.stat().st_mode & 0o777 == 0o600

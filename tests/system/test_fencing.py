@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from rebu_ray.store.journal import open_journal, stretches
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
+from tests.system.running import Item, Running, await_true, ids, kill, own_platform, rebu
 
 pytestmark = pytest.mark.system
 
@@ -23,15 +22,8 @@ NOW = time.time_ns() // 1_000_000
 @pytest.fixture(scope="module")
 def own() -> Iterator[Running]:
     """A platform whose journal only moves to the lake when it is asked to."""
-    with tempfile.TemporaryDirectory(prefix="rebu-fence-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="100000")
-        try:
-            found.start("--shards", "2")
-            yield found
-            assert found.stop() == 0, found.said()
-            assert processes_of(found.data_dir) == []
-        finally:
-            found.clean_up()
+    with own_platform("fence", {"REBU_FLUSH_SECONDS": "100000"}) as found:
+        yield found
 
 
 def event(record_id: str, user: str) -> Item:

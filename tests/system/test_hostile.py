@@ -29,8 +29,7 @@ EVENT = {"type": "track", "event": "Tapped", "userId": "h", "timestamp": 1}
 
 def work_force(platform: Running) -> set[int]:
     """The processes that do the work, shards, replicas and the proxy; there may be more of them later."""
-    names = ("Shard", "ServeReplica", "haproxy")
-    return {p.pid for p in processes_of(platform.data_dir) if any(name in p.name() for name in names)}
+    return {process.pid for process in processes_of(platform.data_dir, "Shard|ServeReplica|haproxy")}
 
 
 @contextmanager

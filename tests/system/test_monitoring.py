@@ -13,7 +13,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.system.running import Running, await_true, free_port, kill
+from rebu_ray.platform.local_ray import free_port
+from tests.system.running import Running, await_true, kill
 from tests.test_monitoring import ALERTS, MONITORING, names
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

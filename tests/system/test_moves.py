@@ -6,20 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
 
 from rebu_ray.platform.local_ray import session_folder
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
+from tests.system.running import Item, Running, await_true, ids, kill, own_platform, processes_of, rebu
 from tests.system.test_stream import following
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -31,15 +29,8 @@ PARTITIONS = 16
 @pytest.fixture(scope="module")
 def own() -> Iterator[Running]:
     """A platform whose shards may be stopped for some seconds only."""
-    with tempfile.TemporaryDirectory(prefix="rebu-moves-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3", REBU_LEASE_SECONDS="6")
-        try:
-            found.start("--shards", "2")
-            yield found
-            assert found.stop() == 0, found.said()
-            assert processes_of(found.data_dir) == []
-        finally:
-            found.clean_up()
+    with own_platform("moves", {"REBU_FLUSH_SECONDS": "3", "REBU_LEASE_SECONDS": "6"}) as found:
+        yield found
 
 
 class Sequence(threading.Thread):
@@ -83,7 +74,7 @@ while True:
 @contextmanager
 def second_node(platform: Running) -> Iterator[psutil.Process]:
     """Another node of the platform's Ray while the block runs; its raylet."""
-    [first] = [found for found in processes_of(platform.data_dir) if found.name() == "raylet"]
+    [first] = processes_of(platform.data_dir, "^raylet$")
     [address] = [word.partition("=")[2] for word in first.cmdline() if word.startswith("--gcs-address=")]
     with platform.output.with_suffix(".node").open("wb") as out:
         node = subprocess.Popen(
@@ -95,7 +86,7 @@ def second_node(platform: Running) -> Iterator[psutil.Process]:
         )
 
     def others() -> list[psutil.Process]:
-        return [p for p in processes_of(platform.data_dir) if p.name() == "raylet" and p.pid != first.pid]
+        return [p for p in processes_of(platform.data_dir, "^raylet$") if p.pid != first.pid]
 
     try:
         found = await_true(others, "a second raylet to start")[0]

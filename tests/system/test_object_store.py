@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from tests.store.disk import HOUR_MS, PARTITIONS, batch, everything
 from tests.store.test_backup import Platform
 from tests.store.test_log import record
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, ids, kill, processes_of
+from tests.system.running import Item, Running, await_true, ids, kill, own_platform
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -41,16 +40,9 @@ def store() -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def remote(store: Store) -> Iterator[Running]:
     """A platform that keeps nothing but keys and Redis' snapshot in its data dir."""
-    with tempfile.TemporaryDirectory(prefix="rebu-remote-", ignore_cleanup_errors=True) as folder:
-        uris = {"REBU_JOURNAL_URI": store.uri("platform/journal"), "REBU_LAKE_URI": store.uri("platform/lake")}
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="5", **uris, **CREDENTIALS)
-        try:
-            found.start("--shards", "2")
-            yield found
-            assert found.stop() == 0, found.said()
-            assert processes_of(found.data_dir) == []
-        finally:
-            found.clean_up()
+    uris = {"REBU_JOURNAL_URI": store.uri("platform/journal"), "REBU_LAKE_URI": store.uri("platform/lake")}
+    with own_platform("remote", {"REBU_FLUSH_SECONDS": "5"} | uris | CREDENTIALS) as found:
+        yield found
 
 
 def event(record_id: str, user: str) -> Item:

@@ -7,18 +7,14 @@ import json
 import time
 from collections import Counter
 from datetime import datetime
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
+from tests.real_data import DATA, needs_data
 from tests.system.running import Item, Running
 
-DATA: Final = Path(__file__).parents[3] / "shared" / "data"
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not DATA.exists(), reason="the public data sets are not here"),
-]
+pytestmark = [pytest.mark.system, needs_data]
 
 SOURCES: Final = ("access", "error", "app-events", "app-errors")
 SPARKIFY: Final = "app_events_sparkify"

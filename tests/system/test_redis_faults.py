@@ -15,10 +15,11 @@ import psutil
 import pytest
 from redis import Redis
 
+from rebu_ray.platform.local_ray import free_port
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.store.index import parse_position, position_key
 from tests.system.load import Load
-from tests.system.running import Item, Running, await_true, free_port, ids, kill, processes_of, rebu
+from tests.system.running import Item, Running, await_true, ids, kill, processes_of, rebu
 
 pytestmark = pytest.mark.system
 
@@ -168,7 +169,7 @@ def test_a_worker_that_dies_while_it_rebuilds_is_replaced(site: Site) -> None:
             client.flushall()
             await_true(begun, "it to begin")
             client.client_pause(8000, all=False)  # writes wait, tasks with them
-            at_work = [p for p in processes_of(site.platform.data_dir) if p.name().startswith("ray::rebuild")]
+            at_work = processes_of(site.platform.data_dir, "^ray::rebuild")
             if at_work:
                 break
             client.client_unpause()

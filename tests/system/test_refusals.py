@@ -172,6 +172,6 @@ def test_no_bytes_and_no_headers_bring_anybody_down(rebu_up: Running) -> None:
 
 def work_force(platform: Running) -> set[int]:
     """The processes that do the work, shards and replicas; there may be more of them later."""
-    found = {p.pid for p in processes_of(platform.data_dir) if "Shard" in p.name() or "ServeReplica" in p.name()}
+    found = {process.pid for process in processes_of(platform.data_dir, "Shard|ServeReplica")}
     assert len(found) >= 4
     return found

@@ -9,7 +9,7 @@ from itertools import count
 import httpx
 import pytest
 
-from tests.system.running import Item, Running, await_true, rebu
+from tests.system.running import Item, Running, await_true, own_platform, rebu
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -17,15 +17,10 @@ GOOD = '10.0.0.1 - - [02/Mar/2026:07:59:00 +0000] "GET /users/replayed/rides HTT
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def platform() -> Iterator[Running]:
     """A platform that keeps little in Redis."""
-    found = Running(tmp_path_factory.mktemp("replay") / "data", REBU_BREAKER_SECONDS="2", REBU_HOT_EVENTS="40")
-    try:
-        found.start("--shards", "2")
+    with own_platform("replay", {"REBU_BREAKER_SECONDS": "2", "REBU_HOT_EVENTS": "40"}) as found:
         yield found
-        assert found.stop() == 0, found.said()
-    finally:
-        found.clean_up()
 
 
 def message(number: int) -> Item:

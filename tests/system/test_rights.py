@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import redis
 
 from rebu_ray.store.journal import SegmentName, unpack
 from rebu_ray.store.member import Codec
-from tests.system.running import Item, Running, await_true, path_of, rebu
+from tests.system.running import Item, Running, await_true, own_platform, path_of, rebu
 
 pytestmark = pytest.mark.system
 
@@ -29,13 +28,8 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 @pytest.fixture(scope="module")
 def own() -> Iterator[Running]:
     """A platform that these tests may kill. Each of them leaves it running."""
-    with tempfile.TemporaryDirectory(prefix="rebu-rights-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="2", REBU_HOT_EVENTS="50")
-        try:
-            found.start("--shards", "2")
-            yield found
-        finally:
-            found.clean_up()
+    with own_platform("rights", {"REBU_FLUSH_SECONDS": "2", "REBU_HOT_EVENTS": "50"}) as found:
+        yield found
 
 
 def populate(platform: Running, who: str, text: str, phone: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import rebu_ray
 from rebu_ray.build import digest
 from tests.system.load import Load
-from tests.system.running import REBU, Running, environment, ids, processes_of, rebu
+from tests.system.running import REBU, Running, environment, ids, own_platform, processes_of, rebu
 from tests.system.test_moves import Sequence, check
 from tests.system.test_stream import following
 
@@ -23,16 +22,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def own() -> Iterator[Running]:
     """A platform that is started where no package lies."""
-    with tempfile.TemporaryDirectory(prefix="rebu-upgrade-", ignore_cleanup_errors=True) as folder:
-        found = Running(Path(folder) / "data", REBU_FLUSH_SECONDS="3")
-        found.folder = Path(folder)
-        try:
-            found.start("--shards", "2")
-            yield found
-            assert found.stop() == 0, found.said()
-            assert processes_of(found.data_dir) == []
-        finally:
-            found.clean_up()
+    with own_platform("upgrade", {"REBU_FLUSH_SECONDS": "3"}, away=True) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +55,7 @@ def upgrade(platform: Running, version: Path) -> str:
 
 def test_a_newer_version_takes_the_place_of_this_one_while_data_flows(own: Running, newer: Path) -> None:
     build = f"99.0+{digest(newer / 'rebu_ray')}"
-    before = {process.pid for process in processes_of(own.data_dir) if "IngestShard" in process.name()}
+    before = {process.pid for process in processes_of(own.data_dir, "IngestShard")}
     with following(own, "up-order") as follower, Load(own, "up") as load:
         sequence = Sequence(own, "up-order")
         sequence.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +18,10 @@ from rebu_ray.process.forecast.choice import FEWEST, Forecast, chosen, forecast
 from rebu_ray.process.forecast.free_days import UnknownCountry, effect, holidays_of, masked
 from rebu_ray.process.forecast.question import Question, answered, at_once
 from rebu_ray.process.forecast.series import LONGEST, Numbers, Series, prepared, scale, weekday_means
+from tests.real_data import DATA, needs_data
 from tests.records import seeded
 
 MONDAY = date(2026, 1, 5)
-DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def weekly(days: int, level: float = 100.0, noise: float = 0.0, seed: int = 1) -> list[float]:
@@ -247,7 +246,7 @@ def test_an_answer_is_of_the_days_after_today_and_says_what_it_lacks() -> None:
     assert question.digest != Question("UTC", today, 30, MONDAY, (*counts[:-1], 0)).digest
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not beside the project")
+@needs_data
 def test_rented_bicycles_are_forecast_at_least_as_well_as_by_the_baseline() -> None:
     with (DATA / "bikeshare_dc" / "day.csv").open() as file:
         counts = [float(row["cnt"]) for row in csv.DictReader(file)]

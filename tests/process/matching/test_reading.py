@@ -7,7 +7,6 @@ import gzip
 import json
 from collections.abc import Iterator
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,10 +16,9 @@ from rebu_ray.process.matching import mail, transcript
 from rebu_ray.process.matching.reading import read
 from rebu_ray.process.matching.spelling import corrected
 from rebu_ray.process.matching.text import codes, said
+from tests.real_data import DATA, needs_data
 
-DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 CHANNELS = ("email", "voice", "chat", None)
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not beside the project")
 
 
 @pytest.mark.parametrize(
