@@ -20,6 +20,7 @@ export function ride({ id, title }) {
   return later(async () => {
     const found = await api.get(api.ride(id));
     const date = found.requested_at && f.dateOf(found.requested_at);
+    const messages = once(() => api.get(`${api.ride(found.ride_id)}/messages`));
     return [
       h(
         "div",
@@ -29,8 +30,8 @@ export function ride({ id, title }) {
       ),
       verdict(found),
       h("div", { class: "two" }, card("What is known", known(found)), card("Where it went", mapSketch(found))),
-      card("What happened", later(() => happened(found))),
-      card("What was written about it", later(() => written(found))),
+      card("What happened", later(() => happened(found, messages))),
+      card("What was written about it", later(() => written(messages))),
     ];
   });
 }
@@ -72,14 +73,24 @@ function known(ride) {
 const BEFORE = 120_000;
 const AFTER = 600_000;
 
-async function happened(ride) {
+// What two places show is asked for once; what failed is asked for again when one of them tries again.
+function once(ask) {
+  let asked = null;
+  return () =>
+    (asked ??= ask().catch((error) => {
+      asked = null;
+      throw error;
+    }));
+}
+
+async function happened(ride, messages) {
   const begin = Date.parse(ride.requested_at);
   if (Number.isNaN(begin)) return empty("It is not known when", "The ride has no time of request, so nothing can be put beside it.");
   const end = Date.parse(ride.ended_at) || Math.min(Date.now(), begin + 6 * 3_600_000);
   const span = { since: new Date(begin - BEFORE).toISOString(), until: new Date(end + AFTER).toISOString(), order: "asc" };
   const [history, about] = await Promise.all([
     ride.user ? api.list(`${api.user(ride.user.user_id)}/events`, span, 2000) : { items: [], next: null },
-    api.get(`${api.ride(ride.ride_id)}/messages`),
+    messages(),
   ]);
   const inRide = new Set(ride.errors.items.map((item) => item.id));
   const entries = [
@@ -100,8 +111,8 @@ async function happened(ride) {
   ];
 }
 
-async function written(ride) {
-  const found = await api.get(`${api.ride(ride.ride_id)}/messages`);
+async function written(messages) {
+  const found = await messages();
   if (!found.items.length) return empty("Nobody wrote about it", "Mails, calls and chats appear here as soon as they are matched, each with how sure that is.");
   return found.items.map((message) => messageBlock(message));
 }
