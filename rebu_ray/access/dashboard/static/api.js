@@ -14,7 +14,6 @@ let life = new AbortController();
 export function turn() {
   life.abort();
   life = new AbortController();
-  return life.signal;
 }
 
 export const alive = () => life.signal;
@@ -36,7 +35,7 @@ export async function get(path, params = {}, signal = life.signal) {
     try {
       return await send("GET", path, { params, signal });
     } catch (error) {
-      if (error.status === 401 && path !== "/v1/session") document.dispatchEvent(new Event("signed-out"));
+      if (error.status === 401) document.dispatchEvent(new Event("signed-out"));
       if (![429, 503].includes(error.status) || attempt >= 3 || signal.aborted) throw error;
       await pause(Math.min(3, error.retryAfter || 1));
     }
@@ -46,7 +45,7 @@ export async function get(path, params = {}, signal = life.signal) {
 // Items of a list, page by page, no more than `most`; `next` is where the rest begins.
 export async function list(path, params, most = 1000) {
   const items = [];
-  let cursor = params.cursor || null;
+  let cursor = null;
   do {
     const page = await get(path, { ...params, limit: Math.min(1000, most - items.length), cursor });
     items.push(...page.items);

@@ -76,11 +76,7 @@ function signedOut() {
   session = null;
   api.turn();
   top.replaceChildren(h("span", { class: "brand" }, h("img", { src: "/dashboard/icon.svg", alt: "", width: 28, height: 28 }), "Rebu"));
-  main.replaceChildren(
-    signIn(async () => {
-      await begin();
-    }),
-  );
+  main.replaceChildren(signIn(begin));
   title("Sign in");
 }
 
@@ -120,7 +116,7 @@ function show() {
 
 async function begin() {
   try {
-    session = await api.send("GET", "/v1/session", { signal: undefined });
+    session = await api.send("GET", "/v1/session");
   } catch (error) {
     if (error.status === 401 || error.status === 403) signedOut();
     else main.replaceChildren(trouble(error, begin));

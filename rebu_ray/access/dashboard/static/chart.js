@@ -5,6 +5,7 @@ import * as f from "./format.js";
 
 const { uPlot } = window;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const hidden = { show: false };
 const noon = (date) => Date.parse(`${date}T00:00:00Z`) / 1000;
 
 function hatched(front, back) {
@@ -24,11 +25,11 @@ function hatched(front, back) {
   return pen.createPattern(tile, "repeat");
 }
 
-const axes = (values) => {
+const axes = (x) => {
   const common = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "12px system-ui, sans-serif" };
   return [
-    { ...common, grid: { show: false }, ...values.x },
-    { ...common, size: 52, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? f.count(tick) : values.fractions ? f.tenth(tick) : "")) },
+    { ...common, grid: hidden, ...x },
+    { ...common, size: 52, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? f.count(tick) : "")) },
   ];
 };
 
@@ -64,9 +65,6 @@ function frame(label, height, make, { keys, words, hint } = {}) {
   return place;
 }
 
-const hidden = { show: false };
-const points = { show: false };
-
 // rows: {date, rides, premature, partial, mean, lo80, hi80, lo95, hi95, said}, one a day, in order; null where there is none.
 export function dayChart(rows, { pick }) {
   const xs = rows.map((row) => noon(row.date));
@@ -93,19 +91,19 @@ export function dayChart(rows, { pick }) {
         padding: [12, 24, 0, 0],
         legend: hidden,
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "UTC"),
-        cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+        cursor: { y: false, points: hidden, drag: { x: false, y: false } },
         scales: { x: { time: true, range: (_, low, high) => [low - 43200, high + 43200] }, y: { range: (_, low, high) => [0, Math.max(4, high * 1.08)] } },
-        axes: axes({ x: { space: 64, values: (_, ticks) => ticks.map((tick) => (tick % 86400 ? "" : f.day(new Date(tick * 1000).toISOString().slice(0, 10)).split(" ").slice(1).join(" "))) } }),
+        axes: axes({ space: 64, values: (_, ticks) => ticks.map((tick) => (tick % 86400 ? "" : f.day(new Date(tick * 1000).toISOString().slice(0, 10)).split(" ").slice(1).join(" "))) }),
         series: [
           {},
-          { stroke: "transparent", points, width: 0 },
-          { stroke: "transparent", points, width: 0 },
-          { stroke: "transparent", points, width: 0 },
-          { stroke: "transparent", points, width: 0 },
-          { paths: bars, fill: colour("rides"), stroke: colour("rides"), width: 0, points },
-          { paths: bars, fill: hatched(colour("rides"), colour("card")), stroke: colour("rides"), width: 1.5, points },
-          { paths: bars, fill: colour("early"), stroke: colour("card"), width: 0, points },
-          { stroke: colour("forecast"), width: 2, points },
+          { stroke: "transparent", points: hidden, width: 0 },
+          { stroke: "transparent", points: hidden, width: 0 },
+          { stroke: "transparent", points: hidden, width: 0 },
+          { stroke: "transparent", points: hidden, width: 0 },
+          { paths: bars, fill: colour("rides"), stroke: colour("rides"), width: 0, points: hidden },
+          { paths: bars, fill: hatched(colour("rides"), colour("card")), stroke: colour("rides"), width: 1.5, points: hidden },
+          { paths: bars, fill: colour("early"), stroke: colour("card"), width: 0, points: hidden },
+          { stroke: colour("forecast"), width: 2, points: hidden },
           { stroke: colour("said"), width: 2, dash: [5, 4], points: { show: true, size: 5, fill: colour("card") } },
         ],
         bands: [
@@ -159,8 +157,8 @@ export function rateChart(label, data, unit) {
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), f.zone()),
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-        axes: axes({ x: { space: 80, values: (_, ticks) => ticks.map((tick) => f.time(tick * 1000)) } }),
-        series: [{}, { stroke: colour("rides"), fill: colour("band80"), width: 2, points }],
+        axes: axes({ space: 80, values: (_, ticks) => ticks.map((tick) => f.time(tick * 1000)) }),
+        series: [{}, { stroke: colour("rides"), fill: colour("band80"), width: 2, points: hidden }],
         hooks: { setCursor: [(u) => tell(u.cursor.idx, false)] },
       },
       now,

@@ -21,7 +21,7 @@ export function say(text) {
 }
 
 // A place that shows what a promise brings: waiting, the content, or why there is none and what helps.
-export function later(work, { waiting = "Loading …", again = true } = {}) {
+export function later(work, { waiting = "Loading …" } = {}) {
   const place = h("div", { class: "later", "aria-busy": "true" }, h("p", { class: "state waiting" }, waiting));
   const run = async () => {
     try {
@@ -29,7 +29,7 @@ export function later(work, { waiting = "Loading …", again = true } = {}) {
       place.replaceChildren(...[found].flat(Infinity).filter(Boolean));
     } catch (error) {
       if (error.name === "AbortError") return;
-      place.replaceChildren(trouble(error, again ? run : null));
+      place.replaceChildren(trouble(error, run));
       if (!error.status) console.warn(error);
     }
     place.removeAttribute("aria-busy");
@@ -59,16 +59,16 @@ function explain(error) {
   return ["The platform does not answer", "Is it still running? Pages come back as soon as it does."];
 }
 
-const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") : "");
+export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") : "");
 
 export function empty(title, advice, ...more) {
   return h("div", { class: "state empty" }, h("h3", {}, title), advice && h("p", {}, advice), ...more);
 }
 
-export function tile(label, value, note, kind) {
+export function tile(label, value, note) {
   return h(
     "div",
-    { class: `tile ${kind || ""}` },
+    { class: "tile" },
     h("dt", {}, label),
     h("dd", {}, h("span", { class: "value" }, value), note && h("span", { class: "note" }, note)),
   );
@@ -82,14 +82,14 @@ export function card(title, ...children) {
 }
 
 // columns: [label, row => cell, "number" for figures]
-export function table(caption, columns, rows, { unseen = true } = {}) {
+export function table(caption, columns, rows) {
   return h(
     "div",
     { class: "table", tabindex: "0", role: "region", "aria-label": caption },
     h(
       "table",
       {},
-      h("caption", { class: unseen ? "unseen" : "" }, caption),
+      h("caption", { class: "unseen" }, caption),
       h("thead", {}, h("tr", {}, columns.map(([label, , kind]) => h("th", { scope: "col", class: kind }, label)))),
       h(
         "tbody",
@@ -123,5 +123,4 @@ export function measured(element, draw) {
     const width = Math.floor(entry.contentRect.width);
     if (width > 0 && width !== last) draw((last = width));
   }).observe(element);
-  return element;
 }

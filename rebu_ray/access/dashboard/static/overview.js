@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { dayChart } from "./chart.js";
-import { behind, card, empty, h, later, link, path, table, tile, tiles } from "./dom.js";
+import { behind, card, empty, h, later, link, path, sentence, table, tile, tiles } from "./dom.js";
 import * as f from "./format.js";
 import { rideList, worstFirst } from "./rides.js";
 
@@ -138,7 +138,6 @@ function model(forecast) {
   if (forecast.status === "stale") said.push(" Rides of that time have changed since: it is being fitted anew.");
   return h("p", { class: "model" }, "Forecast by ", said);
 }
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 const MODELS = { weekday_mean: "the mean of the last four same weekdays", seasonal_naive: "the same weekday a week before", ets: "exponential smoothing", theta: "the theta method", autoregression: "a regression on the days before", regression: "a regression on trend, weekday and holidays", ensemble: "the mean of several models" };
 
 function numbers(rows) {

@@ -39,15 +39,14 @@ export function timeline(entries, { begin, end, pickedUp }) {
         near.filter((entry) => entry.lane === lane).map((entry) => mark(entry, x(entry.at), y)),
       );
     });
-    const drawing = svg(
+    return svg(
       "svg",
       { viewBox: `0 0 ${width} ${height}`, width, height, class: "timeline", role: "img", "aria-label": `Timeline from ${f.moment(low)} to ${f.moment(high)}: ${lanes.map(([lane, text]) => `${near.filter((entry) => entry.lane === lane).length} ${text}`).join(", ")}` },
       pickedUp && end && end >= pickedUp && svg("rect", { x: x(pickedUp), width: Math.max(1, x(end) - x(pickedUp)), y: TOP - 6, height: lanes.length * LANE + 6, class: "driven" }),
-      [["requested", begin], ["picked up", pickedUp], ["ended", end]].filter(([, at]) => at).map(([text, at], index) => svg("g", { class: "edge" }, svg("line", { x1: x(at), x2: x(at), y1: TOP - 6, y2: height - 22 }), svg("text", { x: x(at), y: index === 1 ? 14 : 14, "text-anchor": x(at) > width - 70 ? "end" : x(at) < left + 50 ? "start" : "middle" }, text))),
+      [["requested", begin], ["picked up", pickedUp], ["ended", end]].filter(([, at]) => at).map(([text, at]) => svg("g", { class: "edge" }, svg("line", { x1: x(at), x2: x(at), y1: TOP - 6, y2: height - 22 }), svg("text", { x: x(at), y: 14, "text-anchor": x(at) > width - 70 ? "end" : x(at) < left + 50 ? "start" : "middle" }, text))),
       rows,
       ticks(width, height, left, x),
     );
-    return drawing;
   }
 
   function mark(entry, x, y) {
