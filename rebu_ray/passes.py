@@ -58,9 +58,11 @@ def opened(keys: Keys, text: str, use: Use, now: int) -> Pass | None:
 
     `now` is in ms.
     """
+    if not text.isascii():
+        return None
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except binascii.Error:
         return None
     head, seal = data[: _HEAD.size], data[_HEAD.size :]
     if len(head) != _HEAD.size or len(seal) != _SEAL:

@@ -41,8 +41,7 @@ def routes(keys: Keys, port: int) -> list[Route]:
         query.known(request.query_params, ())
         key = presented_key(request.headers.get("authorization"))
         keys.check(key, Scope.READ)
-        found = _cookie(request.headers.getlist("cookie"), name)
-        session = None if found is None else passes.opened(keys, found, Use.SESSION, _now())
+        session = _session(keys, request.headers.getlist("cookie"), name)
         return _said(keys, key or "", None if session is None or session.key != key else session.until)
 
     async def begun(request: Request) -> Response:
@@ -52,8 +51,7 @@ def routes(keys: Keys, port: int) -> list[Route]:
 
     async def ended(request: Request) -> Response:
         # A cookie is asked for by itself here: to let go of it is all that it may do besides reading.
-        found = _cookie(request.headers.getlist("cookie"), name)
-        if found is None or passes.opened(keys, found, Use.SESSION, _now()) is None:
+        if _session(keys, request.headers.getlist("cookie"), name) is None:
             keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
         response = Response(b'{"success":true}', media_type="application/json")
         response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=_secure(request))
@@ -108,8 +106,7 @@ def with_cookie(app: ASGIApp, keys: Keys, port: int) -> ASGIApp:
             await app(scope, receive, send)
             return
         if b"authorization" not in headers and headers.get(b"sec-fetch-site", b"none").decode("latin-1") in _OWN:
-            found = _cookie((v.decode("latin-1") for field, v in scope["headers"] if field == b"cookie"), name)
-            session = None if found is None else passes.opened(keys, found, Use.SESSION, _now())
+            session = _session(keys, (v.decode("latin-1") for k, v in scope["headers"] if k == b"cookie"), name)
             if session is not None:
                 presented = b"Bearer " + session.key.encode()
                 scope = {**scope, "headers": [*scope["headers"], (b"authorization", presented)]}
@@ -130,11 +127,12 @@ def _unchallenged(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awa
     return sending
 
 
-def _cookie(headers: Iterable[str], name: str) -> str | None:
+def _session(keys: Keys, headers: Iterable[str], name: str) -> Pass | None:
+    """The pass of the cookie of that name; None where none was sent, or it is not good."""
     for header in headers:
         found = cookie_parser(header).get(name)
         if found is not None:
-            return found
+            return passes.opened(keys, found, Use.SESSION, _now())
     return None
 
 
