@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rebu_ray import logs
+from rebu_ray import __version__, logs
 from rebu_ray.logs import about, origins
 from rebu_ray.settings import Settings, SettingsError
 
@@ -47,7 +46,7 @@ class Tracing:
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        told = {"service.name": "rebu", "service.version": version("rebu-ray"), "service.instance.id": process}
+        told = {"service.name": "rebu", "service.version": __version__, "service.instance.id": process}
         self._trace = trace
         self._provider = TracerProvider(ParentBased(TraceIdRatioBased(share)), Resource.create(told))
         self._provider.add_span_processor(processor)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from rebu_ray import __version__
 from rebu_ray.access.cluster import Cluster
 from rebu_ray.access.measures import Reporter
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, STARTING
@@ -108,7 +108,7 @@ def _of_shards(shards: list[dict[str, Any]]) -> Iterator[Metric]:
 
 
 def _of_platform(state: Mapping[str, Any]) -> Iterator[Metric]:
-    yield _labelled("rebu_build_info", "The version that runs.", ("version",), [((version("rebu-ray"),), 1)])
+    yield _labelled("rebu_build_info", "The version that runs.", ("version",), [((__version__,), 1)])
     yield _gauge("rebu_shards", "Shards that there are.", len(state["shards"]))
     if "partitions" in state:
         yield _gauge("rebu_partitions", "Partitions that they share.", state["partitions"])

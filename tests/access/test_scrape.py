@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from rebu_ray import __version__
 from rebu_ray.access.cluster import Cluster
 from rebu_ray.access.measures import GatewayMeasures, Reporter, kind_of
 from rebu_ray.access.scrape import Scrape
@@ -34,6 +35,7 @@ SERIES = {
     'rebu_shard_documents_lag_seconds{slot="0"} 1.5',
     'rebu_shard_state{slot="1",state="damaged"} 1.0',
     'rebu_shard_state{slot="1",state="current"} 0.0',
+    f'rebu_build_info{{version="{__version__}"}} 1.0',
     "rebu_shards 2.0",
     "rebu_shards_wanted 3.0",
     "rebu_partitions 16.0",
