@@ -110,29 +110,25 @@ def _of_shards(shards: list[dict[str, Any]]) -> Iterator[Metric]:
 def _of_platform(state: Mapping[str, Any]) -> Iterator[Metric]:
     yield _labelled("rebu_build_info", "The version that runs.", ("version",), [((__version__,), 1)])
     yield _gauge("rebu_shards", "Shards that there are.", len(state["shards"]))
-    if "partitions" in state:
-        yield _gauge("rebu_partitions", "Partitions that they share.", state["partitions"])
-    if "wanted_shards" in state:
-        yield _gauge("rebu_shards_wanted", "Shards that there are to be.", state["wanted_shards"])
-        leaving = len(state["routing"]["leaving"])
-        yield _gauge("rebu_partitions_leaving", "Partitions that are on their way to another shard.", leaving)
+    yield _gauge("rebu_partitions", "Partitions that they share.", state["partitions"])
+    yield _gauge("rebu_shards_wanted", "Shards that there are to be.", state["wanted_shards"])
+    leaving = len(state["routing"]["leaving"])
+    yield _gauge("rebu_partitions_leaving", "Partitions that are on their way to another shard.", leaving)
     for name, text in (("moved", "Partitions moved between shards"), ("fenced", "Slots taken from shards")):
-        if "moves" in state:
-            value = state["moves"][name]
-            yield CounterMetricFamily(f"rebu_partitions_{name}", f"{text}, since the coordinator started.", value=value)
-    if pauses := state.get("moves", {}).get("pauses_ms"):
+        value = state["moves"][name]
+        yield CounterMetricFamily(f"rebu_partitions_{name}", f"{text}, since the coordinator started.", value=value)
+    if pauses := state["moves"]["pauses_ms"]:
         text = "The longest pause of a partition's writes among the last moves."
         yield _gauge("rebu_partitions_longest_pause_seconds", text, max(pauses) / 1000)
-    suspended = [((str(one["source"]),), one["senders"]) for one in state.get("suspended", ())]
+    suspended = [((str(one["source"]),), one["senders"]) for one in state["suspended"]]
     yield _labelled(
         "rebu_suspended_senders", "Senders nearly all of whose records are refused.", ("source",), suspended
     )
-    if "erasures" in state:
-        yield _gauge("rebu_erasures_pending", "People who are being erased.", state["erasures"]["pending"])
-    yield from _of_warehouse(state.get("warehouse", {}))
-    room = [((name,), free) for name, free in state.get("free_bytes", {}).items()]
+    yield _gauge("rebu_erasures_pending", "People who are being erased.", state["erasures"]["pending"])
+    yield from _of_warehouse(state["warehouse"])
+    room = [((name,), free) for name, free in state["free_bytes"].items()]
     yield _labelled("rebu_free_bytes", "Room that is left where journal and lake are.", ("store",), room)
-    if "nodes" in state:
+    if "nodes" in state:  # Ray may not answer
         alive = sum(node["alive"] for node in state["nodes"])
         yield _gauge("rebu_nodes", "Nodes of Ray that are alive.", alive)
         cpus = sum(node["cpus"] for node in state["nodes"] if node["alive"])
@@ -146,14 +142,13 @@ def _of_platform(state: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _of_warehouse(state: Mapping[str, Any]) -> Iterator[Metric]:
-    loaded = state.get("loaded_at") is not None
+    loaded = state["loaded_at"] is not None
     at = [((), state["loaded_at"] / 1000)] if loaded else []
     yield _labelled("rebu_warehouse_loaded_timestamp_seconds", "When the warehouse was loaded last.", (), at)
-    rides = [((), state["rides"] or 0)] if loaded else []
+    rides = [((), state["rides"])] if loaded else []
     yield _labelled("rebu_warehouse_rides", "Rides in it.", (), rides)
-    if "detail" in state:
-        failing = float(state["detail"] is not None)
-        yield _gauge("rebu_warehouse_failing", "Whether loading it failed the last time.", failing)
+    failing = float(state["detail"] is not None)
+    yield _gauge("rebu_warehouse_failing", "Whether loading it failed the last time.", failing)
 
 
 def _of_database(state: Mapping[str, Any] | None) -> Iterator[Metric]:

@@ -34,6 +34,25 @@ Answer = TypeVar("Answer")
 Scene = Callable[[httpx.AsyncClient], Awaitable[Answer]]
 
 
+STATE: Final[dict[str, Any]] = {
+    "platform_id": "p",
+    "partitions": 4,
+    "coordinator_pid": 1,
+    "build": "0",
+    "shards": [],
+    "routing": {"version": 1, "owners": [0] * 4, "leaving": []},
+    "scaling": False,
+    "release": 0,
+    "renewing": False,
+    "wanted_shards": 1,
+    "moves": {"moved": 0, "fenced": 0, "pauses_ms": []},
+    "suspended": [],
+    "erasures": {"pending": 0, "completed": 0},
+    "warehouse": {"path": "w", "loaded_at": None, "rides": None, "detail": None},
+}
+"""What a coordinator says of a platform without data."""
+
+
 class FakeIntake:
     """Takes everything, or fails; keeps what it was given."""
 
@@ -87,7 +106,7 @@ class Backends:
         self.ride_pages = None if self.world is None else self.world.lake_reader().rides
         self.ride_counts = None if self.world is None else self.world.lake_reader().ride_counts
         self.live = NobodyLive()
-        self.state = state or {"shards": []}
+        self.state = STATE | (state or {})
         self.asked: list[str] = []
         self.measures = GatewayMeasures()
         self.reporter = Reporter("gateway", self.measures.registry, self.ask)
@@ -108,7 +127,7 @@ class Backends:
             return Known(kept, True, []) if self.fitted else Known(None, is_now, [])
         if method == "measured":
             number = self.reports.note(*args)
-            return number, dict(self.state), self.reports.parts()
+            return number, self.state | {"free_bytes": {}}, self.reports.parts()
         if method == "flush" and self.world is not None:
             self.world.flush()
         return {"status": self.state, "flush": 3, "reindex": {"partitions": 4, "rows": 9}}.get(method)

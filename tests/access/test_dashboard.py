@@ -20,7 +20,7 @@ from rebu_ray.access.dashboard import pages
 from rebu_ray.access.dashboard.session import cookie_name
 from rebu_ray.passes import Use, issue
 from rebu_ray.settings import Settings
-from tests.access.serving import ADMIN, KEYS, READ, WRITE, Backends, FakeIntake, reading, refused, visit
+from tests.access.serving import ADMIN, KEYS, READ, WRITE, Backends, reading, refused, visit
 from tests.access.worlds import World
 from tests.conftest import Valkey
 
@@ -41,8 +41,7 @@ def cookie(key: str = KEYS.read, seconds: float = 60, use: Use = Use.SESSION) ->
 
 def answer(method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """The answer of a platform without data."""
-    state = {"platform_id": "p", "partitions": 4, "shards": []}
-    return asyncio.run(visit(Backends(FakeIntake(), state=state), lambda c: c.request(method, path, headers=headers)))
+    return asyncio.run(visit(Backends(), lambda c: c.request(method, path, headers=headers)))
 
 
 # -- files ------------------------------------------------------------------------------------------------------
@@ -149,8 +148,6 @@ def test_a_link_of_a_key_that_may_not_read_signs_nobody_in() -> None:
 
 
 def test_a_key_is_exchanged_for_a_cookie_that_reads() -> None:
-    state = {"platform_id": "p", "partitions": 4, "shards": []}
-
     async def scene(client: httpx.AsyncClient) -> None:
         begun = await client.post("/v1/session", headers=READ)
         assert (begun.status_code, begun.json()["scopes"]) == (200, ["read"])
@@ -160,7 +157,7 @@ def test_a_key_is_exchanged_for_a_cookie_that_reads() -> None:
         assert ended.status_code == 200
         assert refused(await client.get("/v1/session")) == (401, "unauthorized")
 
-    asyncio.run(visit(Backends(FakeIntake(), state=state), scene))
+    asyncio.run(visit(Backends(), scene))
 
 
 def test_the_write_key_is_exchanged_for_nothing() -> None:

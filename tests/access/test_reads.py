@@ -389,7 +389,7 @@ SHARD = {"slot": 0, "index": "current", "stored": 5, "journal_bytes": 7, "journa
 def state_of(world: World, path: str, *shards: dict[str, Any]) -> httpx.Response:
     async def play() -> httpx.Response:
         async with world.reading() as histories:
-            backends = Backends(FakeIntake(), histories, {"platform_id": "p", "shards": list(shards)})
+            backends = Backends(FakeIntake(), histories, {"shards": list(shards)})
             return await visit(backends, lambda client: client.get(path, headers=READ))
 
     return asyncio.run(play())
