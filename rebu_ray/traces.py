@@ -67,17 +67,17 @@ class Tracing:
         self._propagator.inject(carrier, self._trace.set_span_in_context(span))
         return f"{request_id} {carrier[PARENT]}"
 
-    def parents(self, found: Iterable[str]) -> Iterator[tuple[str, Context]]:
-        """Of those requests that are traced, the id and what spans hang from."""
+    def parents(self, found: Iterable[str]) -> Iterator[Context]:
+        """Of those requests that are traced, what spans hang from."""
         for origin in found:
-            request_id, _, parent = origin.partition(" ")
+            _, _, parent = origin.partition(" ")
             if parent:
-                yield request_id, self._propagator.extract({PARENT: parent})
+                yield self._propagator.extract({PARENT: parent})
 
     @contextmanager
     def span(self, name: str, told: Mapping[str, str | int]) -> Iterator[None]:
         """A span of each traced request that what runs inside is about."""
-        spans = [self._tracer.start_span(name, parent, attributes=told) for _, parent in self.parents(origins())]
+        spans = [self._tracer.start_span(name, parent, attributes=told) for parent in self.parents(origins())]
         try:
             yield
         except BaseException as error:
@@ -95,7 +95,7 @@ class Tracing:
         def at(moment: float) -> int:
             return ahead + round(1e9 * moment)
 
-        for _, parent in self.parents(found):
+        for parent in self.parents(found):
             span = self._tracer.start_span(whole.name, parent, attributes=told, start_time=at(whole.began))
             below = self._trace.set_span_in_context(span)
             for part in parts:
