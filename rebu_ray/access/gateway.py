@@ -44,7 +44,7 @@ from rebu_ray.access import (
 from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
-from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method
+from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method, route_of
 from rebu_ray.access.requests import with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
@@ -258,7 +258,7 @@ def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission, work: Wo
             if is_work:
                 work.ended(status in (429, 503))
             if status:
-                route = scope["route"].path_format if "route" in scope else "none"
+                route = route_of(scope)
                 took = time.perf_counter() - began
                 measures.answered(scope["method"], route, status, took)
                 event(

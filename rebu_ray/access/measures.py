@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import ray
@@ -43,6 +43,11 @@ def known_method(method: str) -> str:
     return method if method in METHODS else "other"
 
 
+def route_of(scope: Mapping[str, Any]) -> str:
+    """The route of a request that was answered, as it is documented: no id is in it. `none` where there is none."""
+    return str(scope["route"].path_format) if "route" in scope else "none"
+
+
 class GatewayMeasures:
     """Of one gateway replica."""
 
@@ -75,13 +80,10 @@ class GatewayMeasures:
 
     def answered(self, method: str, route: str, status: int, took: float) -> None:
         """A request was answered, after so many seconds."""
-        key = (method, route, status)
+        key = (known_method(method), route, status)
         counter = self._known.get(key)
         if counter is None:
-            known = known_method(method)
-            counter = self._known[key] = self._responses.labels(known, route, str(status))
-            if known == "other":
-                del self._known[key]
+            counter = self._known[key] = self._responses.labels(*key)
         counter.inc()
         if not route.endswith("/stream"):
             self._by_kind[kind_of(method, route)].observe(took)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 from rebu_ray import traces
-from rebu_ray.access.measures import known_method
+from rebu_ray.access.measures import known_method, route_of
 from rebu_ray.logs import about, taken
 
 HEADER: Final = b"x-request-id"
@@ -63,7 +63,7 @@ def with_id(app: ASGIApp) -> ASGIApp:
 
 def _name(span: Any, scope: Any, status: int) -> None:
     """By its route, which has nobody's id in it."""
-    method, route = known_method(scope["method"]), scope["route"].path_format if "route" in scope else "none"
+    method, route = known_method(scope["method"]), route_of(scope)
     span.update_name(f"{method} {route}")
     span.set_attribute("http.request.method", method)
     span.set_attribute("http.route", route)
