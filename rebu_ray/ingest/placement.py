@@ -17,6 +17,7 @@ from typing import Any, Final
 import ray
 from ray.actor import ActorHandle
 
+from rebu_ray.ingest.actors import exists
 from rebu_ray.ingest.balance import balanced, moves
 from rebu_ray.ingest.lease import Leases
 from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
@@ -93,12 +94,12 @@ class Placement:
             if self._moves is None:
                 standing, grace = await asyncio.to_thread(load_standing, self._cursors), 0.0
                 known = max(self._settings.shards, standing.shards if standing else 0)
-                if standing is None or not any(_exists(shard_name(slot)) for slot in range(known)):
+                if standing is None or not any(exists(shard_name(slot)) for slot in range(known)):
                     await self._before_shards()
                     standing, grace = await asyncio.to_thread(self._afresh, standing), START_SECONDS
                 self.shards = [self._make(slot, grace, standing.release) for slot in range(standing.shards)]
                 for slot in await asyncio.to_thread(self._journal.slots):
-                    if slot >= standing.shards and _exists(shard_name(slot)):
+                    if slot >= standing.shards and exists(shard_name(slot)):
                         # It was wanted no more, and nobody was left to stop it.
                         ray.kill(ray.get_actor(shard_name(slot), NAMESPACE))
                 self._scaling = standing.shards > standing.wanted
@@ -179,7 +180,7 @@ class Placement:
         if self._moves is None:  # a coordinator that was restarted, and not asked for anything since
             standing = await asyncio.to_thread(load_standing, self._cursors)
             names = [shard_name(slot) for slot in range(standing.shards if standing else 0)]
-            self.shards = [ray.get_actor(name, NAMESPACE) for name in names if _exists(name)]
+            self.shards = [ray.get_actor(name, NAMESPACE) for name in names if exists(name)]
         outcomes = await asyncio.gather(*(shard.stop.remote() for shard in self.shards), return_exceptions=True)
         for slot, outcome in enumerate(outcomes):
             if isinstance(outcome, BaseException):
@@ -377,7 +378,7 @@ class Placement:
             if isinstance(step, Replace):
                 log.info("shard %d is made anew", step.slot)
                 await self._end(step.slot, self.shards[step.slot])
-                while _exists(shard_name(step.slot)):
+                while exists(shard_name(step.slot)):
                     await asyncio.sleep(0.02)
                 self.shards[step.slot] = self._make(step.slot, START_SECONDS, standing.release)
             else:
@@ -452,12 +453,3 @@ def _leave(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("the coordinator leaves, to be restarted", exc_info=error)
         os._exit(1)
-
-
-def _exists(actor: str) -> bool:
-    """Whether there is an actor of that name."""
-    try:
-        ray.get_actor(actor, NAMESPACE)
-    except ValueError:
-        return False
-    return True

@@ -70,17 +70,18 @@ def _ray(running: Running) -> Iterator[None]:
 def _replace_coordinator(say: Callable[[str], None]) -> Settings:
     import ray
 
+    from rebu_ray.ingest.actors import exists
     from rebu_ray.ingest.coordinator import find_or_make
     from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE
 
-    if not _exists(COORDINATOR):  # an upgrade broke off here; a gateway makes one when it has waited long enough
+    if not exists(COORDINATOR):  # an upgrade broke off here; a gateway makes one when it has waited long enough
         raise NotUpgraded("there is no coordinator at the moment: call this again in half a minute")
     before: Any = ray.get_actor(COORDINATOR, NAMESPACE)
     settings: Settings = ray.get(before.settings.remote(), timeout=60)
     check_versions(settings)
     ray.get(before.rest.remote(), timeout=PATIENCE_SECONDS)
     ray.kill(before)
-    _await(lambda: not _exists(COORDINATOR), "the coordinator does not end")
+    _await(lambda: not exists(COORDINATOR), "the coordinator does not end")
     after: Any = find_or_make(settings)
     _expect(ray.get(after.status.remote(), timeout=PATIENCE_SECONDS)["build"], "the coordinator", say)
     return settings
@@ -152,31 +153,20 @@ def _other_answers(url: str) -> set[str]:
 def _replace_puller(settings: Settings, say: Callable[[str], None]) -> None:
     import ray
 
+    from rebu_ray.ingest.actors import exists
     from rebu_ray.ingest.appdb import actor
     from rebu_ray.ingest.appdb.asked import APPDB
     from rebu_ray.ingest.routing import NAMESPACE
 
-    if not _exists(APPDB):
+    if not exists(APPDB):
         return
     before: Any = ray.get_actor(APPDB, NAMESPACE)
     ray.get(before.stop.remote(), timeout=60)
     ray.kill(before)
-    _await(lambda: not _exists(APPDB), "the puller does not end")
+    _await(lambda: not exists(APPDB), "the puller does not end")
     after: Any = actor.start(settings)
     ray.get(after.status.remote(), timeout=PATIENCE_SECONDS)
     say("the puller of the application database: begun anew")
-
-
-def _exists(name: str) -> bool:
-    import ray
-
-    from rebu_ray.ingest.routing import NAMESPACE
-
-    try:
-        ray.get_actor(name, NAMESPACE)
-    except ValueError:
-        return False
-    return True
 
 
 def _await(done: Callable[[], bool], problem: str) -> None:
