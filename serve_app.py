@@ -10,16 +10,14 @@ import msgspec
 
 from rebu_ray.access.gateway import application
 from rebu_ray.ingest.appdb.database import database_url
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.keys import load_keys
 from rebu_ray.settings import SettingsError, load
-from rebu_ray.store.tombstones import secret_of
 
 settings = load()
 if not settings.redis_url:
     raise SettingsError("set REBU_REDIS_URL to a Redis that every node reaches, or use `rebu up`, which brings one")
 
-# Actors may be on a node without the data dir, and are made anew on another one.
-secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
 appdb_url = database_url(settings.appdb_url) if settings.appdb_url else ""
-settings = msgspec.structs.replace(settings, erasure_secret=secret, appdb_url=appdb_url)
+settings = msgspec.structs.replace(with_secret(settings), appdb_url=appdb_url)
 app = application(settings, load_keys(settings.data_dir, settings.write_key, settings.read_key, settings.admin_key))

@@ -12,11 +12,11 @@ from rich.console import Console
 from rebu_ray import settings as config
 from rebu_ray.build import BUILD
 from rebu_ray.connect import DataDir
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.platform.running import sole_owner
 from rebu_ray.platform.stores import check_versions
 from rebu_ray.settings import Settings
 from rebu_ray.store import backup as copies
-from rebu_ray.store.tombstones import secret_of
 
 Place = Annotated[str, typer.Argument(help="A folder, or a URI as s3://bucket/prefix?region=eu-central-1.")]
 
@@ -63,8 +63,8 @@ def restore(
         typer.echo(f"{settings.data_dir}: {len(done.files):,} files, {done.size:,} bytes, as of {_as_of(done)}")
         if erasures is not None:
             source = config.load({}, data_dir=erasures)
-            secret = settings.erasure_secret.encode() or secret_of(settings.data_dir)
-            brought = copies.bring_erasures(_stores(source), _stores(settings), secret)
+            secret = with_secret(settings).erasure_secret
+            brought = copies.bring_erasures(_stores(source), _stores(settings), secret.encode())
             typer.echo(f"{brought:,} people were erased since: they are erased here with the first start")
     typer.echo(f"start it with: rebu up --data-dir {settings.data_dir}")
 

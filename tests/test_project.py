@@ -39,7 +39,7 @@ DOWN = {
     "reindexing": {"client", "ingest"},
     "scaling": {"client", "connect"},
     "nodes": {"platform"},
-    "backups": {"connect", "platform", "store"},
+    "backups": {"connect", "ingest", "platform", "store"},
     "analytics": {"client", "connect", "ingest", "output", "platform"},
     "cli": {
         *("access", "analytics", "backups", "browsing", "client", "connect", "demo", "ingest", "keyring", "letters"),

@@ -8,7 +8,6 @@ import os
 import time
 from typing import Any, Final
 
-import msgspec
 import ray
 from ray.actor import ActorHandle
 
@@ -28,6 +27,7 @@ from rebu_ray.ingest.reports import Reports
 from rebu_ray.ingest.roles import SCARCELY
 from rebu_ray.ingest.room import free_bytes
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.ingest.traffic import Report
 from rebu_ray.ingest.warehousing import Warehousing
 from rebu_ray.metrics import Part, new_registry, snapshot
@@ -38,7 +38,6 @@ from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.journal import JournalError, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
-from rebu_ray.store.tombstones import secret_of
 from rebu_ray.store.warehouse.load import Loaded
 from rebu_ray.store.warehouse.verify import Verdict
 
@@ -53,8 +52,7 @@ class Coordinator:
 
     def __init__(self, settings: Settings) -> None:
         traces.begin(settings, "coordinator")
-        secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
-        settings = msgspec.structs.replace(settings, erasure_secret=secret)
+        settings = with_secret(settings)
         self._settings = settings
         layout = open_layout(settings.lake, settings.partitions)
         self._layout = layout

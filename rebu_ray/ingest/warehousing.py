@@ -18,11 +18,11 @@ from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.erasing import store_of
 from rebu_ray.ingest.identity import stream_of
 from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.records import Kind, Record
 from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.layout import open_layout
-from rebu_ray.store.tombstones import secret_of
 from rebu_ray.store.warehouse.load import Loaded, load
 from rebu_ray.store.warehouse.schema import KINDS, WarehouseError
 from rebu_ray.store.warehouse.verify import ROWS, Verdict, verify
@@ -68,12 +68,6 @@ def verify_warehouse(settings: Settings) -> Verdict:
         if database is not None:
             database.close()
     raise AssertionError("the last attempt returns or raises")
-
-
-def with_secret(settings: Settings) -> Settings:
-    """The settings with the secret of erasures in them."""
-    secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
-    return msgspec.structs.replace(settings, erasure_secret=secret)
 
 
 def _database_rows(database: Database, dead: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:

@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 import redis
 
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.settings import Settings
 from rebu_ray.store.backup import UNFINISHED
 from rebu_ray.store.cursor import FORMAT, Cursors
@@ -19,7 +20,7 @@ from rebu_ray.store.journal import JournalError, check_formats, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import known_layout, open_layout
 from rebu_ray.store.redis_cluster import connect, is_cluster, servers
-from rebu_ray.store.tombstones import FOLDER, TombstoneStore, secret_of
+from rebu_ray.store.tombstones import FOLDER, TombstoneStore
 from rebu_ray.store.versions import format_of, refuse_newer
 
 
@@ -68,8 +69,8 @@ def check_stores(settings: Settings) -> None:
     """Look into lake, journal, tombstones and Redis. Raises StoreError, LayoutError or JournalError."""
     _open("lake", settings.lake, "REBU_LAKE_URI", lambda: open_layout(settings.lake, settings.partitions))
     _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: open_journal(settings.journal).segments())
-    secret = settings.erasure_secret.encode() or secret_of(settings.data_dir)
-    TombstoneStore(settings.cursors, settings.lake, secret).load()
+    secret = with_secret(settings).erasure_secret
+    TombstoneStore(settings.cursors, settings.lake, secret.encode()).load()
     client = connect(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     try:
         if not is_cluster(settings.redis_url) and client.info("cluster").get("cluster_enabled"):

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TextIO
 import msgspec
 
 from rebu_ray.ingest.progress import progress
+from rebu_ray.ingest.secret import with_secret
 from rebu_ray.keys import Keys, load_keys
 from rebu_ray.logs import configure
 from rebu_ray.passes import link
@@ -28,7 +29,6 @@ from rebu_ray.settings import Settings, ray_address
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.layout import LayoutError
-from rebu_ray.store.tombstones import secret_of
 from rebu_ray.traces import check
 
 log = logging.getLogger("rebu")
@@ -111,9 +111,7 @@ def platform(settings: Settings, say: Callable[[str], None], stop: threading.Eve
             redis.start()
             stack.callback(redis.stop)
             settings = msgspec.structs.replace(settings, redis_url=redis.url)
-        # Made here: actors may be on a node without the data dir, and are made anew on another one.
-        secret = settings.erasure_secret or secret_of(settings.data_dir).decode()
-        settings = msgspec.structs.replace(settings, erasure_secret=secret)
+        settings = with_secret(settings)
         check_stores(settings)
         _unless(stop)
         say("starting Ray")
