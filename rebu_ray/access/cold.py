@@ -13,6 +13,7 @@ from rebu_ray.access.autoscaling import LOOK_BACK_SECONDS
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.ingest.roles import Role, place
+from rebu_ray.ingest.sizing import READER_CPUS
 from rebu_ray.settings import Settings
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
@@ -113,7 +114,7 @@ def deployment(settings: Settings) -> serve.Application:
     reader: Any = serve.deployment(ServedLakeReader)
     bound: serve.Application = reader.options(
         name="LakeReader",
-        ray_actor_options={"num_cpus": 0.25, "resources": place(settings, Role.GATEWAY)},
+        ray_actor_options={"num_cpus": READER_CPUS, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=16,
         autoscaling_config={
             "min_replicas": 1,

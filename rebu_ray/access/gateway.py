@@ -53,6 +53,7 @@ from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.roles import Role, place
 from rebu_ray.ingest.shards import Shards
+from rebu_ray.ingest.sizing import GATEWAY_CPUS
 from rebu_ray.ingest.traffic import Work
 from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.logs import event, signed
@@ -211,7 +212,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
     made: Any = serve.deployment(replica)
     gateway = made.options(
         name="Gateway",
-        ray_actor_options={"num_cpus": 0.5, "resources": place(settings, Role.GATEWAY)},
+        ray_actor_options={"num_cpus": GATEWAY_CPUS, "resources": place(settings, Role.GATEWAY)},
         max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config=autoscaling.of_gateways(settings),
         graceful_shutdown_timeout_s=5,

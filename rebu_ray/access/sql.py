@@ -25,6 +25,7 @@ from rebu_ray.access import query
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.sql_formats import MEDIA_TYPES, encoded
 from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.sizing import READER_CPUS
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Settings
@@ -220,7 +221,7 @@ class ServedSqlReader(SqlReader):
 def deployment(settings: Settings) -> serve.Application:
     """The Serve deployment that runs statements."""
     reader: Any = serve.deployment(ServedSqlReader)
-    options = {"num_cpus": 0.25, "resources": place(settings, Role.WAREHOUSE, SCARCELY)}
+    options = {"num_cpus": READER_CPUS, "resources": place(settings, Role.WAREHOUSE, SCARCELY)}
     bound: serve.Application = reader.options(
         name="SqlReader",
         ray_actor_options=options,

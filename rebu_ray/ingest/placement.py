@@ -33,6 +33,7 @@ from rebu_ray.ingest.routing import (
     spread,
 )
 from rebu_ray.ingest.shard import IngestShard
+from rebu_ray.ingest.sizing import SHARD_CPUS
 from rebu_ray.settings import Settings
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE, disconnect
@@ -217,7 +218,7 @@ class Placement:
             namespace=NAMESPACE,
             get_if_exists=True,
             lifetime="detached",
-            num_cpus=0.25,
+            num_cpus=SHARD_CPUS,
             resources=place(self._settings, Role.SHARD),
             scheduling_strategy="SPREAD",  # a node that dies takes as few of them with it as can be
             max_restarts=-1,

@@ -22,6 +22,7 @@ MARGIN: Final = 0.85
 GATEWAY_CPUS: Final = 0.5
 SHARD_CPUS: Final = 0.25
 READER_CPUS: Final = 0.25
+"""Of the lake, and of the warehouse."""
 
 
 def gateways(at_once: float, floor: float, target: float, low: int, high: int) -> int:
