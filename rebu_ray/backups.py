@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from rebu_ray import settings as config
-from rebu_ray.build import BUILD
 from rebu_ray.connect import DataDir
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.platform.running import sole_owner
@@ -28,6 +27,8 @@ def backup(to: Place, data_dir: DataDir = None) -> None:
 
     Example: rebu backup /backups/2026-11-23 --data-dir ./data
     """
+    from rebu_ray.build import BUILD  # reads the whole package, for which no other command is to wait
+
     settings = config.load(data_dir=data_dir)
     check_versions(settings)
     with _Counting("copied") as counting:
