@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from rebu_ray.store.cursor import FORMAT
+
 STEP_MS: Final = 5 * 60_000
 _DAY: Final = 24 * 12
 STEPS: Final = 7 * _DAY
@@ -40,7 +42,7 @@ class Saved(msgspec.Struct, frozen=True):
     """What is kept of a week: its steps as far as they are known."""
 
     steps: dict[int, Expected] = {}
-    version: int = 1
+    v: int = FORMAT
 
 
 class Week:

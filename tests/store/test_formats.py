@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rebu_ray.ingest import week
 from rebu_ray.ingest.appdb.table import Saved
 from rebu_ray.ingest.erasure import Pending
 from rebu_ray.ingest.processing import Cursor, known
@@ -116,6 +117,8 @@ class Old:
         (folder / "processed-000").write_bytes(msgspec.json.encode(done))
         saved = {"format": 1, "watermark": NOW, "loaded": True, "ledger": [[], [["ride-1", "ada", 5, 6]], 1]}
         (folder / "appdb" / "rides").write_bytes(msgspec.msgpack.encode(saved))
+        learned = {"steps": {3: {"at_once": 1.5, "bytes_s": 20.0}}, "version": 1}
+        (folder / "traffic-week").write_bytes(msgspec.msgpack.encode(learned))
         check = int.from_bytes(hashlib.blake2b(b"rebu", key=SECRET, digest_size=8).digest(), "big")
         stone = {"person": "ab" * 32, "check": check, "erased_at": NOW, "asked_by": "admin", "v": 1}
         (folder / "erasures" / f"{'ab' * 32}.tombstone").write_bytes(msgspec.msgpack.encode(stone))
@@ -185,6 +188,9 @@ def test_cursors_of_an_earlier_version_are_read(old: Old) -> None:
     assert data is not None
     saved = msgspec.msgpack.decode(data, type=Saved)
     assert (saved.watermark, saved.ledger.pending[0].key) == (NOW, "ride-1")
+    data = cursors.load("traffic-week")
+    assert data is not None
+    assert msgspec.msgpack.decode(data, type=week.Saved).steps == {3: week.Expected(1.5, 20.0)}
 
 
 def _newer(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -224,10 +230,11 @@ def _cursor(name: str, field: str) -> Callable[[Old], None]:
         ),
         (_cursor("routing", "v"), JournalError, "the cursor `routing` has format 2"),
         (_cursor("processed-000", "v"), JournalError, "the cursor `processed-000` has format 2"),
+        (_cursor("traffic-week", "v"), JournalError, "the cursor `traffic-week` has format 2"),
         (_cursor("appdb/rides", "format"), JournalError, "the cursor `rides` has format 2"),
         (_cursor(f"erasures/{'ab' * 32}.tombstone", "v"), JournalError, "tombstone` has format 2"),
     ],
-    ids=["journal", "lake", "layout", "routing", "processed", "application database", "tombstone"],
+    ids=["journal", "lake", "layout", "routing", "processed", "week", "application database", "tombstone"],
 )
 def test_a_newer_version_s_data_are_refused_and_stay_as_they_are(
     tmp_path: Path, change: Callable[[Old], None], error: type[Exception], says: str
@@ -278,6 +285,6 @@ def test_the_format_is_read_whatever_else_is_there(
 
 
 def test_everything_that_is_saved_says_its_format() -> None:
-    for saved in (Cursor(), Saved(), Pending("ada", "admin", NOW)):
+    for saved in (Cursor(), Saved(), Pending("ada", "admin", NOW), week.Saved()):
         assert format_of(msgspec.msgpack.encode(saved)) == cursor.FORMAT
         assert {"v", "format"} & {*msgspec.structs.asdict(saved)}
