@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,12 +17,14 @@ from rebu_ray.ingest.secret import with_secret
 from rebu_ray.settings import Settings
 from rebu_ray.store.backup import UNFINISHED
 from rebu_ray.store.cursor import FORMAT, Cursors
-from rebu_ray.store.journal import JournalError, check_formats, open_journal
+from rebu_ray.store.journal import JournalError, check_format, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import known_layout, open_layout
 from rebu_ray.store.redis_cluster import connect, is_cluster, servers
 from rebu_ray.store.tombstones import FOLDER, TombstoneStore
 from rebu_ray.store.versions import format_of, refuse_newer
+
+Item = TypeVar("Item")
 
 
 class StoreError(Exception):
@@ -30,6 +33,8 @@ class StoreError(Exception):
 
 _CURSORS: Final = ("", "appdb", FOLDER)
 """Where cursors are that nobody can do without: what is made anew may be of any format."""
+_READERS: Final = 16
+"""How many files are looked at at a time: an object store takes its time for each."""
 
 
 def check_versions(settings: Settings) -> None:
@@ -43,26 +48,38 @@ def check_versions(settings: Settings) -> None:
             "`rebu restore` it again"
         )
     _open("lake", settings.lake, "REBU_LAKE_URI", lambda: _check_lake(settings.lake))
-    _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: check_formats(open_journal(settings.journal)))
+    _open("journal", settings.journal, "REBU_JOURNAL_URI", lambda: _check_journal(settings.journal))
     _open("journal's cursors", settings.cursors, "REBU_JOURNAL_URI", lambda: _check_cursors(settings.cursors))
 
 
 def _check_lake(uri: str) -> None:
     layout = known_layout(uri)
     if layout is not None:
-        lake = Lake(uri)
-        for partition in range(layout.partitions):
-            lake.manifest(partition)
+        _each(Lake(uri).manifest, range(layout.partitions))
+
+
+def _check_journal(uri: str) -> None:
+    journal = open_journal(uri)
+    _each(lambda segment: check_format(journal, segment), journal.segments())
 
 
 def _check_cursors(uri: str) -> None:
     cursors = Cursors(uri)
-    for folder in _CURSORS:
-        for name in cursors.names(folder):
-            data = cursors.load(f"{folder}/{name}".lstrip("/"))
-            with suppress(msgspec.DecodeError):  # no map, so no cursor; or a damaged one, of which its reader tells
-                if data is not None:
-                    refuse_newer(format_of(data), FORMAT, f"the cursor `{name}`", JournalError)
+
+    def check(path: str) -> None:
+        data = cursors.load(path)
+        with suppress(msgspec.DecodeError):  # no map, so no cursor; or a damaged one, of which its reader tells
+            if data is not None:
+                refuse_newer(format_of(data), FORMAT, f"the cursor `{path.rpartition('/')[2]}`", JournalError)
+
+    _each(check, (f"{folder}/{name}".lstrip("/") for folder in _CURSORS for name in cursors.names(folder)))
+
+
+def _each(look: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Look at every one. Raises what the first of them raises that does."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(look, items):
+            pass
 
 
 def check_stores(settings: Settings) -> None:

@@ -156,14 +156,13 @@ def _frame(data: bytes, at: int) -> tuple[Frame | None, int]:
     return Frame(read(head, Header, FORMAT, "a frame of the journal", JournalError), packed), end
 
 
-def check_formats(journal: Journal) -> None:
-    """Raises JournalError for a segment of a newer format; of each the beginning is read, which tells of all of it."""
-    for segment in journal.segments():
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):  # whoever reads all of it says what is amiss
-            data = journal.peek(segment, _PEEKED)
-            if len(data) >= _HEAD.size and data.startswith(_MAGIC):
-                head = data[_HEAD.size : _HEAD.size + _HEAD.unpack_from(data)[1]]
-                refuse_newer(format_of(head), FORMAT, f"the segment {segment} of the journal", JournalError)
+def check_format(journal: Journal, segment: SegmentName) -> None:
+    """Raises JournalError for a segment of a newer format; the beginning is read, which tells of all of it."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):  # whoever reads all of it says what is amiss
+        data = journal.peek(segment, _PEEKED)
+        if len(data) >= _HEAD.size and data.startswith(_MAGIC):
+            head = data[_HEAD.size : _HEAD.size + _HEAD.unpack_from(data)[1]]
+            refuse_newer(format_of(head), FORMAT, f"the segment {segment} of the journal", JournalError)
 
 
 class Journal(Protocol):
