@@ -127,10 +127,7 @@ class Coordinator:
     async def rest(self) -> None:
         """Leave all work to a successor, which is made when this one was killed; what is asked is still answered."""
         self._resting = True
-        self._erasures.close()
-        self._forecasts.close()
-        self._warehousing.close()
-        self._autoscaling.close()
+        self._end()
         await self._placement.rest()
 
     async def settings(self) -> Settings:
@@ -249,11 +246,15 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Stop the shards in good order."""
+        self._end()
+        await self._placement.stop()
+
+    def _end(self) -> None:
+        """Begin nothing more by itself."""
         self._erasures.close()
         self._forecasts.close()
         self._warehousing.close()
         self._autoscaling.close()
-        await self._placement.stop()
 
 
 def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
