@@ -134,7 +134,7 @@ def await_end(workers: list[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=10)
 
 
-def prepare(data_dir: str, drain_seconds: float = 1.0) -> Path:
+def prepare(data_dir: str, drain_seconds: float) -> Path:
     """Set Ray's environment for a platform of its own; the folder for `ray.init(_temp_dir=...)`."""
     folder = session_folder(data_dir)
     shutil.rmtree(folder, ignore_errors=True)

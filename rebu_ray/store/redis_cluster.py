@@ -23,7 +23,6 @@ from redis.commands import CoreCommands
 from redis.crc import key_slot
 
 SCHEMES: Final = ("redis+cluster://", "rediss+cluster://")
-SLOTS: Final = 16384
 _SEALS: Final = 4096
 
 Client = Any
