@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import available_timezones
@@ -24,6 +25,17 @@ MAX_PARTITIONS: Final = 4096
 REACTIVE: Final = "reactive"
 PREDICTIVE: Final = "predictive"
 PROXIES: Final = ("EveryNode", "HeadOnly")
+
+
+class Role(StrEnum):
+    """What a node may be for."""
+
+    SHARD = "shard"
+    """Shards, one a place; the coordinator and the puller of the application database take next to none."""
+    GATEWAY = "gateway"
+    """Replicas of Serve, one a place."""
+    WAREHOUSE = "warehouse"
+    """The analytics database, a file of one node's, and who reads it."""
 
 
 class SettingsError(Exception):
@@ -229,9 +241,8 @@ def load(environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise SettingsError(f"{name} is {value}: it must be a number above 0")
-    roles = {"", "shard", "gateway", "warehouse"}
-    if not {name.strip() for name in settings.node_roles.split(",")} <= roles:
-        raise SettingsError(f"node_roles is {settings.node_roles!r}: it may name shard, gateway and warehouse")
+    if not {name.strip() for name in settings.node_roles.split(",")} <= {"", *Role}:
+        raise SettingsError(f"node_roles is {settings.node_roles!r}: it may name {', '.join(Role)}")
     if not re.fullmatch(r"([A-Z]{2,3}(-[A-Z0-9]{1,5})?)?", settings.holidays):
         raise SettingsError(f"holidays is {settings.holidays!r}: it must be a country as US, or a part of one as DE-BE")
     for name, known in (("autoscaling", (REACTIVE, PREDICTIVE)), ("proxies", PROXIES)):

@@ -13,8 +13,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from rebu_ray.ingest.roles import Role
-from rebu_ray.settings import Settings, load
+from rebu_ray.settings import Role, Settings, load
 from scripts.lab.derive import derive
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,9 +11,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from rebu_ray.ingest.roles import Role
 from rebu_ray.platform.local_ray import serving
-from rebu_ray.settings import Settings, load
+from rebu_ray.settings import Role, Settings, load
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "kubernetes" / "rayservice.yaml").read_text()

@@ -12,9 +12,9 @@ from rebu_ray import traces
 from rebu_ray.access.autoscaling import LOOK_BACK_SECONDS
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
-from rebu_ray.ingest.roles import Role, place
+from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.sizing import READER_CPUS
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.member import Codec, members
 from rebu_ray.store.ride_days import RideDays

@@ -51,14 +51,14 @@ from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
-from rebu_ray.ingest.roles import Role, place
+from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.ingest.sizing import GATEWAY_CPUS
 from rebu_ray.ingest.traffic import Work
 from rebu_ray.keys import Keys, LiveKeys, Watch
 from rebu_ray.logs import event, signed
 from rebu_ray.records import BadRequest
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.index import UNAVAILABLE
 from rebu_ray.store.journal import JournalError
 from rebu_ray.store.lake import LakeError

@@ -24,11 +24,11 @@ from rebu_ray import traces
 from rebu_ray.access import query
 from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.sql_formats import MEDIA_TYPES, encoded
-from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.roles import SCARCELY, place
 from rebu_ray.ingest.sizing import READER_CPUS
 from rebu_ray.keys import Keys, Scope, presented_key
 from rebu_ray.records import BadRequest
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.warehouse.published import opened
 from rebu_ray.store.warehouse.schema import quoted
 

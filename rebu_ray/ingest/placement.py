@@ -22,7 +22,7 @@ from rebu_ray.ingest.balance import balanced, moves
 from rebu_ray.ingest.lease import Leases
 from rebu_ray.ingest.moves import Away, Handed, Moves, Released, Standstill
 from rebu_ray.ingest.renewal import Replace, Spare, next_step
-from rebu_ray.ingest.roles import Role, place
+from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.routing import (
     NAMESPACE,
     Routing,
@@ -34,7 +34,7 @@ from rebu_ray.ingest.routing import (
 )
 from rebu_ray.ingest.shard import IngestShard
 from rebu_ray.ingest.sizing import SHARD_CPUS
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.index import UNAVAILABLE, disconnect
 from rebu_ray.store.journal import JournalError, open_journal

@@ -6,29 +6,14 @@ Where a cluster has no such nodes, as on one machine, actors go anywhere.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
 import ray
 
-from rebu_ray.settings import Settings
-
-
-class Role(StrEnum):
-    """What a node may be for."""
-
-    SHARD = "shard"
-    """Shards, one a place; the coordinator and the puller of the application database take next to none."""
-    GATEWAY = "gateway"
-    """Replicas of Serve, one a place."""
-    WAREHOUSE = "warehouse"
-    """The analytics database, a file of one node's, and who reads it."""
-
+from rebu_ray.settings import Role, Settings
 
 SCARCELY: Final = 0.001
 """Of a place: for what is to be on such a node, and takes no room."""
-
-
 WHOLE: Final = 0.99
 """Of a place: for what takes one, and leaves room for what takes none where all of a node's are taken."""
 

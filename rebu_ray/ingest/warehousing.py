@@ -17,10 +17,10 @@ from rebu_ray.ingest.appdb.database import Away, Database, Position, Unreadable,
 from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.erasing import store_of
 from rebu_ray.ingest.identity import stream_of
-from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.roles import SCARCELY, place
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.records import Kind, Record
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.lake import Lake, LakeError
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.warehouse.load import Loaded, load

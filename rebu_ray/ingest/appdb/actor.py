@@ -17,12 +17,12 @@ from rebu_ray.ingest.appdb.asked import APPDB
 from rebu_ray.ingest.appdb.puller import Puller
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.measures import Verdicts
-from rebu_ray.ingest.roles import SCARCELY, Role, place
+from rebu_ray.ingest.roles import SCARCELY, place
 from rebu_ray.ingest.routing import NAMESPACE
 from rebu_ray.ingest.shards import Shards
 from rebu_ray.metrics import new_registry, snapshot
 from rebu_ray.records import BadRequest, Parsed, Source
-from rebu_ray.settings import Settings
+from rebu_ray.settings import Role, Settings
 from rebu_ray.store.cursor import Cursors
 
 log = logging.getLogger("rebu.appdb")
