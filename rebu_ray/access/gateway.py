@@ -48,7 +48,6 @@ from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method, ro
 from rebu_ray.access.requests import with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
-from rebu_ray.ingest.appdb import actor as appdb
 from rebu_ray.ingest.breaker import Breaker, Change
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.roles import place
@@ -87,8 +86,11 @@ class Backends:
         self.redis = connect_async(self._settings.redis_url, protocol=2, socket_timeout=10, socket_connect_timeout=2)
         routing = await self.shards.routing(True)
         if self._settings.appdb_url:
+            # Who has no such database need not load what reads it.
+            from rebu_ray.ingest.appdb import actor
+
             # Also where nothing but Serve was started. Whoever is the first makes it.
-            await asyncio.to_thread(appdb.start, self._settings)
+            await asyncio.to_thread(actor.start, self._settings)
         reader = serve.get_deployment_handle("LakeReader", app_name=serve.get_replica_context().app_name)
 
         async def cold_page(*args: Any) -> list[bytes]:

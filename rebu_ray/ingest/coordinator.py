@@ -8,8 +8,6 @@ import os
 import time
 from typing import Any, Final
 
-import ray
-from ray.actor import ActorHandle
 
 from rebu_ray import traces
 from rebu_ray.build import BUILD
@@ -24,9 +22,8 @@ from rebu_ray.ingest.measures import ForecastMeasures
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.reports import Reports
-from rebu_ray.ingest.roles import SCARCELY
 from rebu_ray.ingest.room import free_bytes
-from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing
+from rebu_ray.ingest.routing import Routing
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.ingest.traffic import Report
 from rebu_ray.ingest.warehousing import Warehousing
@@ -255,23 +252,6 @@ class Coordinator:
         self._forecasts.close()
         self._warehousing.close()
         self._autoscaling.close()
-
-
-def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
-    """The platform's coordinator, made where there is none yet."""
-    actor: Any = ray.remote(Coordinator)
-    found: ActorHandle[Coordinator] = actor.options(
-        name=COORDINATOR,
-        namespace=NAMESPACE,
-        get_if_exists=True,
-        lifetime="detached",
-        num_cpus=0,
-        # On the head: a node with nothing but this on it counts as idle, and is taken away.
-        resources={"node:__internal_head__": SCARCELY},
-        max_restarts=-1,
-        max_concurrency=100,
-    ).remote(settings)
-    return found
 
 
 def _now() -> int:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ray
+from ray.actor import ActorHandle
 
 from rebu_ray.ingest.answer import Appended
-from rebu_ray.ingest.coordinator import find_or_make
 from rebu_ray.ingest.intake import ShardGone
+from rebu_ray.ingest.roles import SCARCELY
 from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE, Routing, shard_name
 from rebu_ray.logs import origins
 from rebu_ray.settings import Settings
+
+if TYPE_CHECKING:
+    from rebu_ray.ingest.coordinator import Coordinator
 
 log = logging.getLogger("rebu.shards")
 
@@ -22,6 +26,28 @@ ASK_AGAIN_SECONDS: Final = 3.0
 """How long a shard may take before the coordinator is asked whether it still owns what it did."""
 SUCCESSOR_SECONDS: Final = 20.0
 """How long to wait for a coordinator in the place of one that is gone for good, before one is made here."""
+
+
+def find_or_make(settings: Settings) -> ActorHandle[Coordinator]:
+    """The platform's coordinator, made where there is none yet."""
+    with contextlib.suppress(ValueError):
+        # Most only ask it something, and need not load what it is made of.
+        return ray.get_actor(COORDINATOR, NAMESPACE)
+    from rebu_ray.ingest.coordinator import Coordinator
+
+    actor: Any = ray.remote(Coordinator)
+    found: ActorHandle[Coordinator] = actor.options(
+        name=COORDINATOR,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        # On the head: a node with nothing but this on it counts as idle, and is taken away.
+        resources={"node:__internal_head__": SCARCELY},
+        max_restarts=-1,
+        max_concurrency=100,
+    ).remote(settings)
+    return found
 
 
 class Shards:

@@ -200,7 +200,7 @@ def _shards(settings: Settings) -> Iterator[_Starting]:
     """The coordinator, which has begun to make the shards."""
     import ray
 
-    from rebu_ray.ingest.coordinator import find_or_make
+    from rebu_ray.ingest.shards import find_or_make
 
     coordinator: Any = find_or_make(settings)
     try:

@@ -71,8 +71,8 @@ def _replace_coordinator(say: Callable[[str], None]) -> Settings:
     import ray
 
     from rebu_ray.ingest.actors import exists
-    from rebu_ray.ingest.coordinator import find_or_make
     from rebu_ray.ingest.routing import COORDINATOR, NAMESPACE
+    from rebu_ray.ingest.shards import find_or_make
 
     if not exists(COORDINATOR):  # an upgrade broke off here; a gateway makes one when it has waited long enough
         raise NotUpgraded("there is no coordinator at the moment: call this again in half a minute")

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rebu_ray.ingest.appdb import Pace, Puller
+from rebu_ray.ingest.appdb.puller import Puller
+from rebu_ray.ingest.appdb.table import Pace
 from rebu_ray.records import Parsed, Record, Refusal, Source
 from rebu_ray.simulate.tables import TABLES
 from rebu_ray.store.cursor import Cursors

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from rebu_ray.ingest.appdb import Pace, puller
+from rebu_ray.ingest.appdb import puller
+from rebu_ray.ingest.appdb.table import Pace
 from rebu_ray.records import Source
 from rebu_ray.simulate.tables import TABLES
 from tests.ingest.applications import ALWAYS, AT, NEVER, Application, Postgres, Session, Sqlite, at, names, play

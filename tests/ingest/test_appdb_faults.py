@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rebu_ray.ingest.appdb import TRIGGERS, Away, Puller, database_url
+from rebu_ray.ingest.appdb.database import Away, database_url
+from rebu_ray.ingest.appdb.puller import Puller
+from rebu_ray.ingest.appdb.triggers import TRIGGERS
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import SettingsError
 from rebu_ray.store.cursor import Cursors

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pytest
 
-from rebu_ray.ingest.appdb import Pace
+from rebu_ray.ingest.appdb.table import Pace
 from rebu_ray.process.documents import documents
 from rebu_ray.process.ride_stats import statistics
 from rebu_ray.process.tables import from_rows

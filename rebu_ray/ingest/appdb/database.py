@@ -20,13 +20,12 @@ import sqlalchemy as sa
 from psycopg.types.string import TextLoader
 from sqlalchemy.engine import URL, make_url
 
+from rebu_ray.ingest.appdb.triggers import CHANNEL
 from rebu_ray.ingest.dialects.tables import SCHEMAS, Row
 from rebu_ray.ingest.dialects.times import SECONDS_BELOW
 from rebu_ray.records import Source
 from rebu_ray.settings import SettingsError
 
-CHANNEL: Final = "rebu"
-"""What PostgreSQL is listened to for."""
 DAY_MS: Final = 86_400_000
 _JULIAN_EPOCH: Final = 2_440_587.5
 
