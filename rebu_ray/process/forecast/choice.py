@@ -14,7 +14,7 @@ from rebu_ray.process.forecast.bands import Band, band, coverage, roughness
 from rebu_ray.process.forecast.candidates import BASELINE, ENSEMBLE
 from rebu_ray.process.forecast.series import WEEK, Numbers, Series, weekday_means
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Another number for another way to forecast: what was fitted before is fitted again."""
 FEWEST: Final = 3 * WEEK
 """Days of history below which the baseline is all that can be said."""

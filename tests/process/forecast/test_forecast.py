@@ -195,24 +195,41 @@ def past(errors: Numbers, roughness: float = 0.1, days_between: float = 0.0) -> 
 
 
 def test_a_band_is_the_conformal_quantile_and_widens_beyond_what_was_seen() -> None:
-    errors = np.arange(1.0, 11.0)[:, None]
-    found = band(np.array([98.0, 98.0, 98.0, 98.0]), past(errors), 0.1, 0.8)
-    # The ninth of ten: (10 + 1) x 0.8 rounded up.
-    assert found.high[0] - 98 == pytest.approx(9)
-    assert found.high[3] - 98 == pytest.approx(18)
-    assert coverage(past(errors[:1]), 0.8) is None
-    assert coverage(past(errors), 0.8) == pytest.approx(0.8)
+    errors = np.arange(1.0, 9.0)[None, :]
+    found = band(np.full(128, 98.0), past(errors), 0.1, 0.75)
+    # The sixth of eight: all of them are near the first day, and near the last one that was seen.
+    assert found.high[0] - 98 == pytest.approx(6)
+    assert found.high[7] - 98 == pytest.approx(6)
+    assert found.high[127] - 98 == pytest.approx(12)
+    assert coverage(past(errors), 0.75) is None
+    assert coverage(past(np.full((3, 8), 5.0)), 0.8) == 1
 
 
 def test_a_band_follows_what_is_of_late_and_how_calm_it_is() -> None:
     means = np.array([98.0])
     errors = np.array([1.0] * 10 + [20.0] * 10)[:, None]
-    assert band(means, past(errors), 0.1, 0.8).high[0] == pytest.approx(118)
-    assert band(means, past(errors, days_between=30), 0.1, 0.7).high[0] == pytest.approx(99)
+    # Half way back from bands that were too wide, by no more than a factor of 2.5, in ten of the 19 windows with others
+    # before them.
+    learnt = 0.4 ** (0.5 * 10 / 19)
+    assert band(means, past(errors), 0.1, 0.8).high[0] == pytest.approx(98 + 20 * learnt)
+    # Those before were long ago.
+    assert band(means, past(errors, days_between=30), 0.1, 0.7).high[0] == pytest.approx(99, abs=0.02)
     # After weeks that are four times as rough the same errors say half as much.
-    assert band(means, past(errors, roughness=0.4), 0.1, 0.8).high[0] == pytest.approx(108)
+    assert band(means, past(errors, roughness=0.4), 0.1, 0.8).high[0] == pytest.approx(98 + 10 * learnt)
     # Nothing known: as far as the forecast itself.
     assert band(means, past(np.full((3, 1), np.nan)), 0.1, 0.8).low[0] == 0
+
+
+def test_a_band_learns_from_what_those_before_held() -> None:
+    means = np.full(3, 98.0)
+
+    def half(*windows: float) -> float:
+        return float(band(means, past(np.repeat(np.array(windows)[:, None], 3, 1)), 0.1, 0.8).high[0]) - 98
+
+    assert half(2.0) == pytest.approx(2)
+    assert half(2.0, 2.0) == pytest.approx(2)
+    assert half(1.0, 2.0) == pytest.approx(2 * math.sqrt(1 / 2))
+    assert half(2.0, 1.0) == pytest.approx(2 * math.sqrt(2))
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.4])
