@@ -8,7 +8,6 @@ import os
 import time
 from typing import Any, Final
 
-
 from rebu_ray import traces
 from rebu_ray.build import BUILD
 from rebu_ray.ingest import recomputation
