@@ -70,7 +70,7 @@ sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|'
     -e 's|^\( *errorfile 50[234]\) .*|\1 @FOLDER@/503.http|' \
     -e 's| mode 666 level admin| mode 600 level admin|' \
     -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
-    -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 200|' \
+    -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 150|' \
     -e 's|^frontend http_frontend.*|&\n    @REQUEST_ID@|' \
     -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
     -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \

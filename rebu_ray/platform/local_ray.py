@@ -176,6 +176,8 @@ def serving(haproxy: Path, drain_seconds: float = DRAIN_SECONDS) -> dict[str, st
         _SOCKET_PATH: str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        # What is sent twice counts once, so a request whose gateway left without an answer is sent to another one.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # They would cost a tenth of a small request: a line of log each, which a process of Serve's takes apart.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{drain_seconds:g}",

@@ -21,13 +21,9 @@ BATCH: Final = 10
 """Events of a request."""
 LATE_S: Final = 2.0
 """Whatever is answered later after it fell due than that was held up."""
-HELD_UP: Final = 0.01
-"""The part of a second's requests that may be, with nothing amiss."""
 LOOK_S: Final = 1.5
 MOST_WAIT_S: Final = 8
 """The longest that a sender waits of its own accord until it comes again."""
-CALM_S: Final = 5.0
-"""For how long nothing may be held up until a rush counts as absorbed."""
 
 
 @dataclass(frozen=True)
@@ -275,24 +271,16 @@ def numbers(run: Run, target: int, low: int) -> dict[str, Any]:
 
 
 def absorbed(run: Run) -> float:
-    """From when the rush begins until the last moment of it in which requests are held up; 0 where none ever are.
-
-    Held up are those of a second in which more than a hundredth of those that fell due had to wait too long.
+    """From when the rush begins until the last moment of it at which more requests wait for their answer than fall due
+    within two seconds, so that one waits for longer than these on average (J. Little, 1961); 0 where more never do.
     """
     shape = run.shape
-    due, late = Counter[int](), Counter[int]()
-    until: dict[int, float] = {}
-    for answer in run.answers:
-        if shape.night_s <= answer.due < shape.rush_ends:
-            second = int(answer.due)
-            due[second] += 1
-            if answer.at - answer.due > LATE_S:
-                late[second] += 1
-                until[second] = max(until.get(second, 0.0), answer.at)
-    ends_at = shape.night_s
-    for second in sorted(due):
-        if late[second] > HELD_UP * due[second] and second <= ends_at + CALM_S + shape.ramp_s:
-            ends_at = max(ends_at, until[second])
+    changes = sorted([(a.due, 1) for a in run.answers] + [(a.at, -1) for a in run.answers])
+    waiting, ends_at = 0, shape.night_s
+    for at, change in changes:
+        waiting += change
+        if shape.night_s <= at < shape.rush_ends and waiting > LATE_S * shape.rate(at):
+            ends_at = at
     return ends_at - shape.night_s
 
 
