@@ -20,7 +20,7 @@ from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
 from rebu_ray.store.warehouse import dimensions, facts, source
-from rebu_ray.store.warehouse.published import opened
+from rebu_ray.store.warehouse.published import opened, sweep
 from rebu_ray.store.warehouse.schema import FORMAT, KINDS, WarehouseError, ddl
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
@@ -70,6 +70,7 @@ def load(
     with alone(path):
         step("look")
         clear(new)
+        sweep(path)
         try:
             standing = _standing(path, lake, layout, tombstones)
             if standing is not None and standing.current is not None and not rebuild:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -98,10 +99,16 @@ def opened(path: Path) -> Iterator[Connection]:
     """A connection with the published warehouse attached as `w`, to read."""
     if not path.exists():
         raise WarehouseError(f"there is no warehouse at {path} yet: `rebu warehouse load` makes it")
-    with duckdb.connect(
-        ":memory:", config={"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
-    ) as connection:
+    with contextlib.ExitStack() as stack:
         with alias(path) as name:
+            spilled = f"{name}.tmp"
+            stack.callback(shutil.rmtree, spilled, ignore_errors=True)
+            config: dict[str, str | bool | int | float | list[str]] = {
+                "memory_limit": "1GB",
+                "threads": 2,
+                "temp_directory": spilled,
+            }
+            connection = stack.enter_context(duckdb.connect(":memory:", config=config))
             connection.execute(f"ATTACH {text(str(name))} AS w (READ_ONLY)")
         yield connection
 
