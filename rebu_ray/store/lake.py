@@ -16,8 +16,8 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -35,6 +35,8 @@ from rebu_ray.store.tally import TALLIES
 from rebu_ray.store.versions import read
 
 FORMAT: Final = 1
+ATTEMPTS: Final = 5
+"""How often reading is begun anew because a file was merged into another one meanwhile."""
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
 _KEPT_MANIFESTS: Final = 3
 _ROW_GROUP: Final = 32_768
@@ -44,6 +46,8 @@ _DICTIONARIES: Final = ("key", "kind", "name", "source", "user_id", "matched_by"
 _RIDE_DICTIONARIES: Final = ("key", "kind", "source", "user_id", "status", "city", "driver_id", "cause")
 _SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER, Kind.REPLAYED)])
 """What a page shows; the rest of a stream's rows steer the platform."""
+
+Answer = TypeVar("Answer")
 
 
 class LakeError(Exception):
@@ -340,6 +344,17 @@ class Lake:
 
     def _manifest_path(self, partition: int, version: int) -> str:
         return f"{self.folder(partition)}/{manifest_name(version)}"
+
+
+def again(read: Callable[[], Answer]) -> Answer:
+    """What `read` answers, which asks for manifests and reads their files; anew where one was merged meanwhile.
+
+    Raises FileNotFoundError where a file is missing again and again.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return read()
+    return read()
 
 
 def _linked(new: str, path: str) -> bool:

@@ -16,7 +16,7 @@ import duckdb
 import msgspec
 
 from rebu_ray.records import Kind, Source
-from rebu_ray.store.lake import Lake
+from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
 from rebu_ray.store.warehouse import dimensions, facts, source
@@ -26,8 +26,6 @@ from rebu_ray.store.warehouse.staging import Connection, Stage
 
 log = logging.getLogger("rebu.warehouse")
 
-ATTEMPTS: Final = 5
-"""How often a partition is begun anew because a file was merged into another one while it was read."""
 MEMORY: Final = "1GB"
 THREADS: Final = 2
 NEW: Final = ".new"
@@ -156,19 +154,16 @@ def _fill(
 
 def _stage(stage: Stage, lake: Lake, partition: int, since: int, step: Callable[[str], None]) -> int | None:
     """Stage what is new in a partition; up to which seq that is, None where nothing is."""
-    for attempt in range(ATTEMPTS):
+
+    def fill() -> int | None:
         manifest = lake.manifest(partition)
         if manifest.covered_seq <= since:
             return None
         step(f"stage {partition}")
-        try:
-            stage.fill(partition, manifest, since)
-        except FileNotFoundError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        else:
-            return manifest.covered_seq
-    raise AssertionError("the last attempt returns or raises")
+        stage.fill(partition, manifest, since)
+        return manifest.covered_seq
+
+    return again(fill)
 
 
 def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, days: list[int], covered: int) -> None:
@@ -178,14 +173,7 @@ def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, d
         "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))",
         {"days": days},
     )
-    for attempt in range(ATTEMPTS):
-        try:
-            stage.recount(partition, lake.manifest(partition), days, covered)
-        except FileNotFoundError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        else:
-            break
+    again(lambda: stage.recount(partition, lake.manifest(partition), days, covered))
     facts.forget_days(connection, partition, days)
     connection.execute("INSERT INTO staged_events SELECT * FROM other_days")
 
