@@ -24,6 +24,10 @@ _Place = tuple[datetime | None, str]
 """Where a ride is in the order of a list: when it was requested, and its id."""
 
 
+class BrokenOff(httpx.TransportError):
+    """The connection broke while the body of an answer was read."""
+
+
 class Asking(Protocol):
     """A client, as results use it."""
 
@@ -33,7 +37,7 @@ class Asking(Protocol):
         """The JSON of a GET."""
 
     def streamed(self, path: str, params: Mapping[str, Any]) -> AbstractContextManager[Iterator[bytes]]:
-        """The answer of a GET as it comes."""
+        """The answer of a GET as it comes. Raises BrokenOff halfway."""
 
     def ask_sql(self, statement: str, form: str) -> httpx.Response:
         """The answer to a statement in a format."""
@@ -142,8 +146,8 @@ class Rides(Rows):
     def tables(self) -> Iterator[pa.Table]:
         """All rides as Arrow tables of some thousand rows, newest first: never more than one of them is held.
 
-        The first may have no rows; it has the columns. Where the connection breaks it is made anew, and goes on after
-        the last ride that came. Raises RebuError, or httpx.TransportError where nothing answers any more.
+        The first may have no rows; it has the columns. Where an answer breaks off another one goes on after the last
+        ride that came. Raises RebuError, or httpx.TransportError where nothing answers any more.
         """
         params = {**self._params, "format": "arrow"}
         left = self._limit
@@ -161,7 +165,7 @@ class Rides(Rows):
                     if left == 0:
                         return
                 return
-            except httpx.TransportError:
+            except BrokenOff:
                 broken += 1
                 # A ride without a time has no place in the order.
                 if broken == BROKEN or (last is not None and last[0] is None):
