@@ -21,7 +21,7 @@ from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
 from rebu_ray.store.warehouse import dimensions, facts, source
 from rebu_ray.store.warehouse.published import opened, sweep
-from rebu_ray.store.warehouse.schema import FORMAT, KINDS, WarehouseError, ddl
+from rebu_ray.store.warehouse.schema import DAYS, FACTS, FORMAT, KINDS, WarehouseError, ddl
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
 log = logging.getLogger("rebu.warehouse")
@@ -125,7 +125,7 @@ def _fill(
             source.look(connection, table)
         for kind in (Kind.RIDE_DOCUMENT, Kind.MESSAGE_DOCUMENT):
             facts.take_documents(connection, kind, partition)
-        for table in facts.OWN:
+        for table in FACTS:
             facts.take_extras(connection, table)
         for people in dimensions.PEOPLE:
             dimensions.take_versions(connection, people, str(KINDS[people]))
@@ -136,13 +136,13 @@ def _fill(
     notes: list[str] = []
     extras = source.settle(connection, notes, anew=anew)
     step("dimensions")
-    for table in facts.OWN:
+    for table in FACTS:
         facts.fill_extras(connection, table, extras[table])
     for people in dimensions.PEOPLE:
         dimensions.rebuild_people(connection, people, extras[people])
-    dimensions.resolve(connection, Source.USERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
-    dimensions.resolve(connection, Source.DRIVERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
-    dimensions.resolve(connection, Source.USERS, "fact_message", "sent_at", f"new_{Source.MESSAGES}")
+    dimensions.resolve(connection, Source.USERS, Source.RIDES, "requested_at")
+    dimensions.resolve(connection, Source.DRIVERS, Source.RIDES, "requested_at")
+    dimensions.resolve(connection, Source.USERS, Source.MESSAGES, "sent_at")
     facts.sum_events(connection)
     dimensions.rebuild_places(connection)
     step("progress")
@@ -169,8 +169,7 @@ def _stage(stage: Stage, lake: Lake, partition: int, since: int, step: Callable[
 def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, days: list[int], covered: int) -> None:
     """Count some days whole, with what is staged of the others."""
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE other_days AS SELECT * FROM staged_events WHERE date NOT IN "
-        "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))",
+        f"CREATE OR REPLACE TEMP TABLE other_days AS SELECT * FROM staged_events WHERE date NOT IN {DAYS}",
         {"days": days},
     )
     again(lambda: stage.recount(partition, lake.manifest(partition), days, covered))
