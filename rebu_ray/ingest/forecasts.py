@@ -135,8 +135,7 @@ class Forecasts:
             first = today - timedelta(LONGEST)
             dates = [first + timedelta(n) for n in range(LONGEST)]
             begins = await asyncio.to_thread(bounds, dates, zone)
-            edges = hours(begins)
-            found = of_hours(zone, today, days, first, begins, edges, await self._rides(edges))
+            found = of_hours(zone, today, days, first, begins, await self._rides(hours(begins)))
             question = msgspec.structs.replace(found, country=self._country)
             await asyncio.wait([self._begun(key, question, True)])
             done += 1
