@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -81,25 +81,24 @@ class Rows:
         return pd.DataFrame(self._all())
 
     def _all(self) -> list[dict[str, Any]]:
-        with ExitStack() as stack:
-            return list(self._shown(self, lambda _: 1, stack))
+        return list(self._shown(self, lambda _: 1))
 
     @property
     def _limit(self) -> int | None:
         return int(self._params["limit"]) if "limit" in self._params else None
 
-    def _shown(self, parts: Iterable[Sized], rows: Any, stack: ExitStack) -> Iterator[Sized]:
+    def _shown(self, parts: Iterable[Sized], rows: Callable[[Sized], int]) -> Iterator[Sized]:
         """The same parts, with a bar that counts their rows where the client was asked for one."""
         if not self._client.progress:
             yield from parts
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
-        task = bar.add_task(self._path.rpartition("/")[2], total=self._limit)
-        for part in parts:
-            bar.advance(task, rows(part))
-            yield part
-        bar.update(task, total=bar.tasks[0].completed)
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(self._path.rpartition("/")[2], total=self._limit)
+            for part in parts:
+                bar.advance(task, rows(part))
+                yield part
+            bar.update(task, total=bar.tasks[0].completed)
 
 
 class Answer:
@@ -131,8 +130,7 @@ class Rides(Rows):
         """All rides as an Arrow table, a column each for what a document has nested (`user_id`, `errors_app`, …)."""
         import pyarrow as pa
 
-        with ExitStack() as stack:
-            return pa.concat_tables(self._shown(self.tables(), lambda table: table.num_rows, stack))
+        return pa.concat_tables(self._shown(self.tables(), lambda table: table.num_rows))
 
     def to_pandas(self) -> pd.DataFrame:
         """All rides as a data frame, with the columns of `to_arrow`; truth values that may be missing are `boolean`."""
