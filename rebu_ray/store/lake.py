@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
 from rebu_ray.store.conditional import conditional
+from rebu_ray.store.files import sync
 from rebu_ray.store.member import place, place_time
 from rebu_ray.store.replays import apart, resolved
 from rebu_ray.store.ride_table import RIDES
@@ -331,11 +332,7 @@ class Lake:
     def _make_durable(self, path: str) -> None:
         """Have a local file or folder on the disk itself: the journal is removed on the strength of it."""
         if isinstance(self._fs, pafs.LocalFileSystem):
-            file = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            sync(path)
 
     def _versions(self, partition: int) -> list[int]:
         selector = pafs.FileSelector(self.folder(partition), allow_not_found=True)

@@ -16,6 +16,7 @@ import duckdb
 import msgspec
 
 from rebu_ray.records import Kind, Source
+from rebu_ray.store.files import sync
 from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
@@ -271,14 +272,9 @@ def alone(path: Path) -> Iterator[None]:
 
 def _publish(new: Path, path: Path) -> None:
     """Put the new file in the published one's place; durable when this returns."""
-    for name in (new, path.parent):
-        if name == path.parent:
-            os.replace(new, path)
-        opened = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    sync(new)
+    os.replace(new, path)
+    sync(path.parent)
 
 
 def clear(new: Path) -> None:
