@@ -270,12 +270,7 @@ class Lake:
         """The rows (`ROWS`) of a file whose stream begins so. Only the row groups are read that may hold some."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         with self.open(partition, file) as parquet:
-            column = parquet.schema_arrow.names.index("key")
-            groups = []
-            for number in range(parquet.num_row_groups):
-                keys = parquet.metadata.row_group(number).column(column).statistics
-                if keys is None or not keys.has_min_max or (keys.max >= prefix and keys.min < after):
-                    groups.append(number)
+            groups = [n for n in range(parquet.num_row_groups) if may_hold(parquet, n, prefix, after)]
             table = parquet.read_row_groups(groups, columns=ROWS.names).cast(ROWS)
         return table.filter(pc.starts_with(table["key"], prefix))
 
@@ -373,14 +368,24 @@ def manifest_name(version: int) -> str:
     return f"manifest-{version:010d}.msgpack"
 
 
+def may_hold(parquet: pq.ParquetFile, group: int, first: str, last: str) -> bool:
+    """Whether a row group may hold rows of streams with first <= key <= last."""
+    keys = _statistics(parquet, group, "key")
+    return keys is None or bool(keys.min <= last and keys.max >= first)
+
+
+def _statistics(parquet: pq.ParquetFile, group: int, column: str) -> pq.Statistics | None:
+    """The least and the greatest value of a column in a row group, where the file says them."""
+    found = parquet.metadata.row_group(group).column(parquet.schema.names.index(column)).statistics
+    return found if found is not None and found.has_min_max else None
+
+
 def _bounds(parquet: pq.ParquetFile, group: int, key: str, first: int, last: int) -> tuple[int, int] | None:
     """The event times that a row group may hold of a stream; None where it holds none in [first, last]."""
-    meta = parquet.metadata.row_group(group)
-    columns = {meta.column(c).path_in_schema: meta.column(c).statistics for c in range(meta.num_columns)}
-    keys, times = columns["key"], columns["event_time"]
-    if keys is not None and keys.has_min_max and not keys.min <= key <= keys.max:
+    if not may_hold(parquet, group, key, key):
         return None
-    if times is None or not times.has_min_max:
+    times = _statistics(parquet, group, "event_time")
+    if times is None:
         return first, last
     if times.min > last or times.max < first:
         return None
