@@ -14,9 +14,9 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from rebu_ray.results import PAGE, Answer, Rides, Rows, texts
+from rebu_ray.results import PAGE, Answer, BrokenOff, Rides, Rows, texts
 
-__all__ = ["Answer", "Rebu", "RebuError", "Rides", "Rows", "quoted", "texts"]
+__all__ = ["Answer", "BrokenOff", "Rebu", "RebuError", "Rides", "Rows", "quoted", "texts"]
 
 RETRIES: Final = 6
 """How often a request is sent again after 429, 503 or a broken connection, with growing pauses."""
@@ -191,13 +191,13 @@ class Rebu:
     def save(self, path: str, params: Mapping[str, Any], file: BinaryIO) -> int:
         """Write the answer of a GET to a file as it comes; how many bytes. Raises as `get`, also halfway.
 
-        Where the connection breaks halfway, a file that can be cut is begun anew.
+        Where it breaks off halfway, a file that can be cut is begun anew.
         """
         begin = file.tell() if file.seekable() else None
         for _ in range(RETRIES):
             try:
                 return self._saved(path, params, file)
-            except httpx.TransportError:
+            except BrokenOff:
                 if begin is None:
                     raise
                 file.seek(begin)
@@ -221,10 +221,10 @@ class Rebu:
 
     @contextlib.contextmanager
     def streamed(self, path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
-        """The answer of a GET as it comes. Raises as `get`, also halfway."""
+        """The answer of a GET as it comes. Raises as `get`, and BrokenOff halfway."""
         answer = self._answer(self._http.build_request("GET", path, params=texts(params)), stream=True)
         with contextlib.closing(answer):
-            yield answer.iter_bytes()
+            yield _parts(answer)
 
     def send(
         self,
@@ -267,6 +267,13 @@ class Rebu:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _parts(answer: httpx.Response) -> Iterator[bytes]:
+    try:
+        yield from answer.iter_bytes()
+    except httpx.TransportError as error:
+        raise BrokenOff(str(error)) from error
 
 
 def quoted(name: str) -> str:

@@ -20,6 +20,9 @@ MAX_BODY_BYTES: Final = 50 * 1024 * 1024
 MAX_ID_BYTES: Final = 512
 """Longest user, anonymous, request or record id that is accepted, in UTF-8 bytes."""
 
+REQUESTS: Final = "r:"
+"""How the keys of streams of requests begin."""
+
 MIN_TIME_MS: Final = 0
 MAX_TIME_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: the end of what RFC 3339 can write."""

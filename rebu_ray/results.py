@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -24,6 +24,10 @@ _Place = tuple[datetime | None, str]
 """Where a ride is in the order of a list: when it was requested, and its id."""
 
 
+class BrokenOff(httpx.TransportError):
+    """The connection broke while the body of an answer was read."""
+
+
 class Asking(Protocol):
     """A client, as results use it."""
 
@@ -33,7 +37,7 @@ class Asking(Protocol):
         """The JSON of a GET."""
 
     def streamed(self, path: str, params: Mapping[str, Any]) -> AbstractContextManager[Iterator[bytes]]:
-        """The answer of a GET as it comes."""
+        """The answer of a GET as it comes. Raises BrokenOff halfway."""
 
     def ask_sql(self, statement: str, form: str) -> httpx.Response:
         """The answer to a statement in a format."""
@@ -77,25 +81,24 @@ class Rows:
         return pd.DataFrame(self._all())
 
     def _all(self) -> list[dict[str, Any]]:
-        with ExitStack() as stack:
-            return list(self._shown(self, lambda _: 1, stack))
+        return list(self._shown(self, lambda _: 1))
 
     @property
     def _limit(self) -> int | None:
         return int(self._params["limit"]) if "limit" in self._params else None
 
-    def _shown(self, parts: Iterable[Sized], rows: Any, stack: ExitStack) -> Iterator[Sized]:
+    def _shown(self, parts: Iterable[Sized], rows: Callable[[Sized], int]) -> Iterator[Sized]:
         """The same parts, with a bar that counts their rows where the client was asked for one."""
         if not self._client.progress:
             yield from parts
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
-        task = bar.add_task(self._path.rpartition("/")[2], total=self._limit)
-        for part in parts:
-            bar.advance(task, rows(part))
-            yield part
-        bar.update(task, total=bar.tasks[0].completed)
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(self._path.rpartition("/")[2], total=self._limit)
+            for part in parts:
+                bar.advance(task, rows(part))
+                yield part
+            bar.update(task, total=bar.tasks[0].completed)
 
 
 class Answer:
@@ -127,8 +130,7 @@ class Rides(Rows):
         """All rides as an Arrow table, a column each for what a document has nested (`user_id`, `errors_app`, …)."""
         import pyarrow as pa
 
-        with ExitStack() as stack:
-            return pa.concat_tables(self._shown(self.tables(), lambda table: table.num_rows, stack))
+        return pa.concat_tables(self._shown(self.tables(), lambda table: table.num_rows))
 
     def to_pandas(self) -> pd.DataFrame:
         """All rides as a data frame, with the columns of `to_arrow`; truth values that may be missing are `boolean`."""
@@ -142,8 +144,8 @@ class Rides(Rows):
     def tables(self) -> Iterator[pa.Table]:
         """All rides as Arrow tables of some thousand rows, newest first: never more than one of them is held.
 
-        The first may have no rows; it has the columns. Where the connection breaks it is made anew, and goes on after
-        the last ride that came. Raises RebuError, or httpx.TransportError where nothing answers any more.
+        The first may have no rows; it has the columns. Where an answer breaks off another one goes on after the last
+        ride that came. Raises RebuError, or httpx.TransportError where nothing answers any more.
         """
         params = {**self._params, "format": "arrow"}
         left = self._limit
@@ -161,7 +163,7 @@ class Rides(Rows):
                     if left == 0:
                         return
                 return
-            except httpx.TransportError:
+            except BrokenOff:
                 broken += 1
                 # A ride without a time has no place in the order.
                 if broken == BROKEN or (last is not None and last[0] is None):

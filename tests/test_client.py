@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from rebu_ray.client import Rebu, RebuError
+from rebu_ray.client import RETRIES, Rebu, RebuError
 from rebu_ray.results import BROKEN
 from tests.answering import Answer, Request, answering
 
@@ -129,6 +129,31 @@ def test_a_stream_that_always_breaks_off_is_given_up(rebu: Rebu, platform: Rides
     with pytest.raises(httpx.TransportError):
         rebu.rides().to_arrow()
     assert len(platform.asked) == BROKEN
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda rebu: rebu.save("/v1/rides", {"format": "csv"}, io.BytesIO()), lambda rebu: rebu.rides().to_arrow()],
+    ids=["a file", "a table"],
+)
+def test_a_platform_that_went_halfway_is_tried_as_often_as_for_any_request(
+    rebu: Rebu, platform: Rides, monkeypatch: pytest.MonkeyPatch, take: Callable[[Rebu], Any]
+) -> None:
+    platform.cuts = [1000]
+    sent: list[httpx.Request] = []
+    send = httpx.Client.send
+
+    def sending(client: httpx.Client, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        sent.append(request)
+        if len(sent) > 1:
+            raise httpx.ConnectError("nobody is there")
+        return send(client, request, stream=stream)
+
+    monkeypatch.setattr(httpx.Client, "send", sending)
+    monkeypatch.setattr("rebu_ray.client.time.sleep", lambda seconds: None)
+    with pytest.raises(httpx.ConnectError):
+        take(rebu)
+    assert len(sent) == 1 + 1 + RETRIES
 
 
 def test_progress_is_shown_where_it_is_asked_for(platform: Rides, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from ray import serve
 
 from rebu_ray import traces
@@ -15,14 +16,11 @@ from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.sizing import READER_CPUS
 from rebu_ray.settings import Role, Settings
-from rebu_ray.store.lake import Lake
+from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.member import Codec, members
 from rebu_ray.store.ride_days import RideDays
 from rebu_ray.store.ride_files import RideFiles
 from rebu_ray.store.ride_scan import Overlay, RideQuery, last_place, newest_rides
-
-ATTEMPTS: Final = 5
-"""How often a page is begun anew because a file was merged into another one while it was read."""
 
 
 class RidePage(NamedTuple):
@@ -60,41 +58,22 @@ class LakeReader:
         return await asyncio.to_thread(self._ride_counts, partitions, bounds, overlay)
 
     def _ride_counts(self, partitions: int, bounds: Sequence[int], overlay: Overlay) -> list[list[int]]:
-        for attempt in range(ATTEMPTS):
-            try:
-                counts: list[list[int]] = self._days.counts(partitions, bounds, overlay).tolist()
-            except FileNotFoundError:
-                if attempt + 1 == ATTEMPTS:
-                    raise
-                continue
-            break
+        counts: list[list[int]] = again(lambda: self._days.counts(partitions, bounds, overlay)).tolist()
         return counts
 
     def _page(
         self, partition: int, stream: str, low: bytes, high: bytes, descending: bool, limit: int, after_seq: int
     ) -> list[bytes]:
-        for attempt in range(ATTEMPTS):
+        def read() -> pa.Table:
             # The newest manifest, never a remembered one: Redis lets go of rows as soon as it is there.
             files = [file for file in self._lake.manifest(partition).files if file.last_seq > after_seq]
-            try:
-                rows = self._lake.page(partition, stream, low, high, descending, limit, files)
-            except FileNotFoundError:
-                if attempt + 1 == ATTEMPTS:
-                    raise
-                continue
-            break
-        return [m for batch in rows.combine_chunks().to_batches() for m in members(batch, Codec())]
+            return self._lake.page(partition, stream, low, high, descending, limit, files)
+
+        return [m for batch in again(read).combine_chunks().to_batches() for m in members(batch, Codec())]
 
     def _ride_page(self, partitions: int, query: RideQuery, overlay: Overlay, limit: int, flat: bool) -> RidePage:
-        for attempt in range(ATTEMPTS):
-            try:
-                # One more than is shown tells whether there are more.
-                found = next(newest_rides(self._rides, partitions, query, overlay, limit + 1), None)
-            except FileNotFoundError:
-                if attempt + 1 == ATTEMPTS:
-                    raise
-                continue
-            break
+        # One more than is shown tells whether there are more.
+        found = again(lambda: next(newest_rides(self._rides, partitions, query, overlay, limit + 1), None))
         bodies: list[bytes] = [] if found is None else found["body"].slice(0, limit).to_pylist()
         last = None if found is None or found.num_rows <= limit else last_place(found.slice(0, limit))
         return RidePage(arrow(table_of(bodies)) if flat else b",".join(bodies), last)

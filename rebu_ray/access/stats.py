@@ -73,10 +73,9 @@ def routes(
         question = Question(wanted.zone, wanted.today, wanted.days, wanted.today, ())
         if dates:
             begins = await asyncio.to_thread(bounds, dates, wanted.zone)
-            edges = hours(begins)
-            rides = [hour[0] for hour in await counted(histories(), counts(), edges)]
+            rides = [hour[0] for hour in await counted(histories(), counts(), hours(begins))]
             question = await asyncio.to_thread(
-                of_hours, wanted.zone, wanted.today, wanted.days, dates[0], begins, edges, rides
+                of_hours, wanted.zone, wanted.today, wanted.days, dates[0], begins, rides
             )
         is_now = clock().astimezone(ZoneInfo(wanted.zone)).date() == wanted.today
         known: Known = await ask("forecast", question, is_now, WAIT_SECONDS)

@@ -11,9 +11,6 @@ import time
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from rebu_ray.ingest.moves import Handed
 from rebu_ray.ingest.processing import Cursor, known
 from rebu_ray.ingest.request_join import HOUR_MS
@@ -52,7 +49,7 @@ class Adoption:
         """Read what the lake says of partitions that another shard owns. Raises LakeError or OSError."""
         log, requests = self._log(wanted, tombstones), list[dict[str, Any]]()
         for batch in await asyncio.to_thread(log.read_lake, _now(), HOUR_MS):
-            requests += request_rows(batch)
+            requests += batch.to_pylist()
         self._begun = (log, requests)
         return log
 
@@ -79,7 +76,7 @@ class Adoption:
         now = _now()
         saved = known(Cursors(self._settings.cursors), log.partitions, self._partitions)
         for batch in (*log.read_lake(now, HOUR_MS), *log.read_journal(now, HOUR_MS, segments)):
-            requests += request_rows(batch)
+            requests += batch.to_pylist()
         ends = log.last_seq
         unseen = {p: saved.done.get(p, 0) for p in log.partitions if saved.done.get(p, 0) < ends[p]}
         found = Touched()
@@ -92,13 +89,6 @@ class Adoption:
         log = ShardLog(open_journal(self._settings.journal), self._lake, self._slot, wanted)
         log.tombstones = tombstones
         return log
-
-
-def request_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of request streams, as plain dicts."""
-    of_requests = pc.starts_with(rows["key"], "r:")
-    found: list[dict[str, Any]] = rows.filter(of_requests).to_pylist() if of_requests.true_count else []
-    return found
 
 
 def _now() -> int:

@@ -21,7 +21,7 @@ from rebu_ray.ingest.measures import ForecastMeasures
 from rebu_ray.ingest.placement import Placement
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.reports import Reports
-from rebu_ray.ingest.room import free_bytes
+from rebu_ray.ingest.room import Room
 from rebu_ray.ingest.routing import Routing
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.ingest.traffic import Report
@@ -59,6 +59,7 @@ class Coordinator:
         )
         self._auditor = Auditor(open_journal(settings.journal), Lake(settings.lake), layout.partitions)
         self._auditing = asyncio.Lock()
+        self._room = Room(settings)
         self._resting = False
         self._suspensions = Suspensions()
         rides = ray_rides(settings.lake, layout.partitions)
@@ -154,7 +155,7 @@ class Coordinator:
         self, kind: str, who: str, number: int | None, data: bytes
     ) -> tuple[int, dict[str, Any], list[Part]]:
         """Besides that: the state, and what every process said last of what it has counted."""
-        state = await self.status() | {"free_bytes": await free_bytes(self._settings)}
+        state = await self.status() | {"free_bytes": await self._room.free_bytes()}
         number = self._reports.note(kind, who, number, data)
         shards = [
             Part(f"shard-{slot}", {"slot": str(slot)}, said)

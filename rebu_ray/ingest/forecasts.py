@@ -12,7 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -49,6 +50,7 @@ class _Key(NamedTuple):
         return f"{FOLDER}/{self.zone.replace('/', '~')}-{self.days}"
 
 
+Held = TypeVar("Held")
 Rides = Callable[[Sequence[int]], Awaitable[list[int]]]
 """Rides between each edge (ms) and the next."""
 
@@ -90,6 +92,8 @@ class Forecasts:
         self._known: OrderedDict[_Key, Kept] = OrderedDict()
         self._under_way: dict[_Key, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._saves = 0
+        self._past = lru_cache(maxsize=_REMEMBERED)(self._read_past)
 
     async def ask(self, question: Question, is_now: bool, wait_seconds: float) -> Known:
         """What is known of a question; what is not of its history is fitted, for which a moment is waited.
@@ -106,8 +110,8 @@ class Forecasts:
             # The fit goes on when nobody waits any more.
             await asyncio.wait([self._begun(key, question, is_now)], timeout=wait_seconds)
             kept = self._known.get(key, kept)
-        past = await asyncio.to_thread(self._past, key)
-        return Known(kept, kept is not None and kept.digest == question.digest, past)
+        past = await asyncio.to_thread(self._past, key, self._saves)
+        return Known(kept, kept is not None and kept.digest == question.digest, list(past))
 
     def resume(self) -> None:
         """Begin each day with the forecasts that were asked for in the past week, in the background."""
@@ -131,8 +135,7 @@ class Forecasts:
             first = today - timedelta(LONGEST)
             dates = [first + timedelta(n) for n in range(LONGEST)]
             begins = await asyncio.to_thread(bounds, dates, zone)
-            edges = hours(begins)
-            found = of_hours(zone, today, days, first, begins, edges, await self._rides(edges))
+            found = of_hours(zone, today, days, first, begins, await self._rides(hours(begins)))
             question = msgspec.structs.replace(found, country=self._country)
             await asyncio.wait([self._begun(key, question, True)])
             done += 1
@@ -148,8 +151,7 @@ class Forecasts:
 
     def _noted(self) -> dict[tuple[str, int], date]:
         """When which zones and horizons were last asked for."""
-        data = self._cursors.load(_ASKED)
-        return {} if data is None else msgspec.msgpack.decode(data, type=dict[tuple[str, int], date])
+        return self._read(_ASKED, dict[tuple[str, int], date]) or {}
 
     async def _note(self, key: _Key) -> None:
         """Remember that a forecast was asked for today."""
@@ -187,6 +189,8 @@ class Forecasts:
                 await asyncio.to_thread(self._save, key, kept)
             except OSError as error:
                 log.warning("the forecast for %s is not kept: %s", key.zone, error)
+            finally:
+                self._saves += 1
 
     def _remember(self, key: _Key, kept: Kept) -> None:
         self._known[key] = kept
@@ -196,10 +200,10 @@ class Forecasts:
 
     async def _load(self, key: _Key) -> Kept | None:
         if key not in self._known:
-            data = await asyncio.to_thread(self._cursors.load, f"{key.folder}/{key.today}")
-            if data is None:
+            kept = await asyncio.to_thread(self._read, f"{key.folder}/{key.today}", Kept)
+            if kept is None:
                 return None
-            self._remember(key, msgspec.msgpack.decode(data, type=Kept))
+            self._remember(key, kept)
         return self._known[key]
 
     def _save(self, key: _Key, kept: Kept) -> None:
@@ -207,17 +211,31 @@ class Forecasts:
         for name in self._cursors.names(key.folder)[:-_DAYS_KEPT]:
             self._cursors.remove(f"{key.folder}/{name}")
 
-    def _past(self, key: _Key) -> list[Past]:
-        """Of the days before today what was expected of each when it was last looked ahead to, oldest first."""
+    def _read(self, name: str, kind: type[Held]) -> Held | None:
+        """What is kept under a name; None where nothing is, or nothing that can be read."""
+        data = self._cursors.load(name)
+        if data is None:
+            return None
+        try:
+            return msgspec.msgpack.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            log.warning("what is kept as %s cannot be read, and goes unused: %s", name, error)
+            return None
+
+    def _read_past(self, key: _Key, saves: int) -> tuple[Past, ...]:
+        """Of the days before today what was expected of each when it was last looked ahead to, oldest first.
+
+        As it was after so many saves: nobody else writes these files.
+        """
         found: dict[date, Past] = {}
         for name in self._cursors.names(key.folder):
             made = date.fromisoformat(name)
             if made >= key.today or (key.today - made).days > _DAYS_KEPT:
                 continue
-            data = self._cursors.load(f"{key.folder}/{name}")
-            if data is None:
+            kept = self._read(f"{key.folder}/{name}", Kept)
+            if kept is None:
                 continue
-            for day in msgspec.msgpack.decode(data, type=Kept).forecast.items:
+            for day in kept.forecast.items:
                 if day.date < key.today:
                     found[day.date] = Past(day, made)
-        return [found[day] for day in sorted(found)][-_PAST_DAYS:]
+        return tuple(found[day] for day in sorted(found))[-_PAST_DAYS:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rebu_ray.records import Kind, Record
+from rebu_ray.records import REQUESTS, Kind, Record
 from rebu_ray.store.rows import Routed, partition_of
 
 _OWN: Final = {
@@ -33,7 +33,7 @@ def stream_of(record: Record) -> str:
     if record.anonymous_id is not None:
         return f"a:{record.anonymous_id}"
     if record.request_id is not None:
-        return f"r:{record.request_id}"
+        return f"{REQUESTS}{record.request_id}"
     return f"n:{record.id}"
 
 
@@ -56,6 +56,6 @@ def route(record: Record, partitions: int) -> list[Routed]:
             user_id=record.user_id,
             request_id=record.request_id,
         )
-        key = f"r:{record.request_id}"
+        key = f"{REQUESTS}{record.request_id}"
         rows.append(Routed(partition_of(key, partitions), key, binding))
     return rows

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 
-from rebu_ray.ingest.adoption import Adoption, request_rows
+from rebu_ray.ingest.adoption import Adoption
 from rebu_ray.ingest.answer import CLOSED, DAMAGED, Appended, Call, answer, origins_of, partitions_of
 from rebu_ray.ingest.delivery import Delivery
 from rebu_ray.ingest.erasing import Erasing
@@ -29,7 +29,7 @@ from rebu_ray.ingest.measures import ShardMeasures
 from rebu_ray.ingest.moves import Handed, Released
 from rebu_ray.ingest.processing import Processing, ray_tasks
 from rebu_ray.ingest.rate import Rate
-from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin
+from rebu_ray.ingest.request_join import HOUR_MS, RequestJoin, request_rows
 from rebu_ray.ingest.routing import NAMESPACE, Standing, load_standing, shard_name
 from rebu_ray.logs import about
 from rebu_ray.settings import Settings
@@ -83,7 +83,7 @@ class Owner:
         """Whose rows are taken: all of the log's, but for those that are being let go."""
         self._delivery = Delivery(slot, self._routing, self._append_own)
         for batch in recent:
-            self._delivery.keep(self._join.observe(request_rows(batch), _now()))
+            self._delivery.keep(self._join.observe(batch.to_pylist(), _now()))
         self._processing = Processing(
             slot,
             self._routing,

@@ -10,12 +10,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from rebu_ray.records import Kind, MatchedBy
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rebu_ray.records import REQUESTS, Kind, MatchedBy
 
 HOUR_MS: Final = 3_600_000
 
 Row = dict[str, Any]
 """A row of `ROWS` as a plain dict."""
+
+
+def request_rows(rows: pa.RecordBatch) -> list[Row]:
+    """The rows of request streams."""
+    of_requests = pc.starts_with(rows["key"], REQUESTS)
+    found: list[Row] = rows.filter(of_requests).to_pylist() if of_requests.true_count else []
+    return found
 
 
 class Claimed(NamedTuple):

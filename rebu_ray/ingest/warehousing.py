@@ -21,7 +21,7 @@ from rebu_ray.ingest.roles import SCARCELY, place
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.records import Kind, Record
 from rebu_ray.settings import Role, Settings
-from rebu_ray.store.lake import Lake, LakeError
+from rebu_ray.store.lake import Lake, LakeError, again
 from rebu_ray.store.layout import open_layout
 from rebu_ray.store.warehouse.load import Loaded, load
 from rebu_ray.store.warehouse.schema import KINDS, WarehouseError
@@ -54,20 +54,17 @@ def verify_warehouse(settings: Settings) -> Verdict:
     stones = store_of(settings).load()
     path, lake = settings.warehouse_file, Lake(settings.lake)
     database = Database(settings.appdb_url) if settings.appdb_url else None
+
+    def truth() -> Iterator[pa.Table] | None:
+        return None if database is None else _database_rows(database, stones.dead)
+
     try:
-        for attempt in range(LOOKS):
-            truth = None if database is None else _database_rows(database, stones.dead)
-            try:
-                return verify(path, truth, lake, layout.partitions, stones)
-            except FileNotFoundError:  # a file of the lake was merged into another one
-                if attempt + 1 == LOOKS:
-                    raise
+        return again(lambda: verify(path, truth(), lake, layout.partitions, stones))
     except (Away, Unreadable) as error:
         raise WarehouseError(f"the application database cannot be read: {error}") from error
     finally:
         if database is not None:
             database.close()
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _database_rows(database: Database, dead: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:

@@ -21,7 +21,7 @@ from rebu_ray.process.load import FACT_ROWS, Loaded, Subject
 from rebu_ray.process.tables import ERRORS
 from rebu_ray.records import Kind, stable_hash
 from rebu_ray.store.facts import ERROR_KINDS, counts_as_error, message_head, ride_head
-from rebu_ray.store.lake import Lake, first_of_each
+from rebu_ray.store.lake import Lake, again, first_of_each
 from rebu_ray.store.links import Link, Owned, owned, standing
 from rebu_ray.store.rows import ROWS, encode, partition_of, to_batch
 
@@ -98,12 +98,16 @@ def full(lake: Lake, partition: int, partitions: int, crossings: Sequence[Crossi
 
 def _rows(lake: Lake, partition: int, kinds: Sequence[Kind]) -> pa.Table:
     """The rows of a partition that are of some kinds or link a phone, each once, as `ROWS`."""
-    manifest = lake.manifest(partition)
-    tables = []
-    for file in (*manifest.files, *(manifest.rides if Kind.RIDE_DOCUMENT in kinds else ())):
-        table = lake.read(partition, [file]).cast(ROWS)
-        tables.append(table.filter(pc.or_(_of(table, kinds), pc.is_valid(table["links"]))))
-    return first_of_each(pa.concat_tables([ROWS.empty_table(), *tables]))
+
+    def read() -> list[pa.Table]:
+        manifest = lake.manifest(partition)
+        tables = []
+        for file in (*manifest.files, *(manifest.rides if Kind.RIDE_DOCUMENT in kinds else ())):
+            table = lake.read(partition, [file]).cast(ROWS)
+            tables.append(table.filter(pc.or_(_of(table, kinds), pc.is_valid(table["links"]))))
+        return tables
+
+    return first_of_each(pa.concat_tables([ROWS.empty_table(), *again(read)]))
 
 
 def _elsewhere(lake: Lake, partition: int, crossings: Sequence[Crossing]) -> list[pa.Table]:

@@ -20,7 +20,7 @@ from rebu_ray.process.load import load, subjects_of
 from rebu_ray.process.rebuild import Hot, Piece, index_piece
 from rebu_ray.store.facts import Keys
 from rebu_ray.store.index import Index
-from rebu_ray.store.lake import Lake
+from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.redis_cluster import Client, connect
 from rebu_ray.store.ride_days import RideDays
 from rebu_ray.store.ride_files import RideFiles
@@ -77,8 +77,8 @@ def forecast_task(question: Question) -> bytes:
 @ray.remote(num_cpus=0.25, max_retries=3)
 def rides_task(lake_uri: str, partitions: int, edges: Sequence[int]) -> list[int]:
     """Rides between each edge (ms) and the next, as far as they are in the lake."""
-    counts = RideDays(RideFiles(Lake(lake_uri))).counts(partitions, edges, NOTHING_FRESH)
-    found: list[int] = counts[:, 0].tolist()
+    days = RideDays(RideFiles(Lake(lake_uri)))
+    found: list[int] = again(lambda: days.counts(partitions, edges, NOTHING_FRESH))[:, 0].tolist()
     return found
 
 

@@ -26,12 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from rebu_ray.store.journal import Frame, Journal, JournalError, Span, unpack
-from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest
+from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, again
 from rebu_ray.store.rows import WIRE, decode, rfc3339
 from rebu_ray.store.tally import BUCKET_MS, COLUMNS, COUNTS, TALLIES, Entry, as_table, received_as_stored, rows_of
 
-ATTEMPTS: Final = 5
-"""How often the reading is begun anew because files were merged meanwhile."""
 _AT_ONCE_ROWS: Final = 200_000
 _NO_ROWS: Final = pa.schema([WIRE.field(name) for name in COLUMNS]).empty_table()
 
@@ -75,13 +73,9 @@ class Auditor:
         until: int | None = None,
     ) -> Findings:
         """All places, or those of some sources and those that lie at least in part in [since, until) ms."""
-        for _ in range(ATTEMPTS):
-            try:
-                came, rows, problems = self._read(held, last=False)
-                break
-            except FileNotFoundError:
-                continue
-        else:
+        try:
+            came, rows, problems = again(lambda: self._read(held, last=False))
+        except FileNotFoundError:
             came, rows, problems = self._read(held, last=True)
         items = _items(came, rows)
         return Findings(

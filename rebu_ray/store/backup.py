@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 import xxhash
 
 from rebu_ray.store.cursor import NEW
+from rebu_ray.store.files import opened, sync
 from rebu_ray.store.journal import Journal, SegmentName, epoch_name, open_journal, unpack
 from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile, manifest_name
 from rebu_ray.store.layout import NAME as LAYOUT
@@ -93,17 +94,14 @@ class Folder:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._local = "://" not in uri or uri.startswith("file://")
-        if self._local:
-            self._fs, self._root = pafs.LocalFileSystem(), uri.removeprefix("file://")
-        else:
-            self._fs, self._root = pafs.FileSystem.from_uri(uri)
+        self._fs, self._root, self._local = opened(uri)
 
-    def names(self) -> list[str]:
-        """Every file, by its path below this folder."""
-        selector = pafs.FileSelector(self._root, recursive=True, allow_not_found=True)
+    def names(self, below: str = "") -> list[str]:
+        """Every file, or those of one folder in it, by its path below this folder."""
+        root = self._root.rstrip("/")
+        selector = pafs.FileSelector(f"{root}/{below}".rstrip("/"), recursive=True, allow_not_found=True)
         infos = (info for info in self._fs.get_file_info(selector) if info.is_file)
-        return sorted(info.path[len(self._root.rstrip("/")) + 1 :] for info in infos)
+        return sorted(info.path[len(root) + 1 :] for info in infos)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The content of a file, piece by piece. Raises FileNotFoundError."""
@@ -123,12 +121,8 @@ class Folder:
                 found.update(chunk)
                 size += len(chunk)
         if self._local:
-            for there in (path, path.rpartition("/")[0]):
-                file = os.open(there, os.O_RDONLY)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+            sync(path)
+            sync(path.rpartition("/")[0])
         return File(name, size, found.hexdigest())
 
     def remove(self, name: str) -> None:
@@ -152,16 +146,22 @@ class _Copying:
         self._to.remove(name)
         del self.files[name]
 
-    def folder(self, source: Folder, prefix: str, wanted: Callable[[str], bool]) -> None:
-        """Files that name one another, of a time when none of them came or went."""
+    def folder(self, source: Folder, prefix: str, wanted: Callable[[str], bool], below: str = "") -> None:
+        """Files that name one another, of a time when none of them came or went. Looked for in a folder of it alone
+        where one is named.
+        """
+
+        def there() -> list[str]:
+            return [name for name in source.names(below) if wanted(name) and not name.endswith(NEW)]
+
         for _ in range(_ATTEMPTS):
-            names = [name for name in source.names() if wanted(name) and not name.endswith(NEW)]
+            names = there()
             try:
                 for name in names:
                     self.take(f"{prefix}/{name}", source.chunks(name))
             except FileNotFoundError:
                 continue
-            if names == [name for name in source.names() if wanted(name) and not name.endswith(NEW)]:
+            if names == there():
                 for left in [f for f in self.files if _below(f, prefix) and wanted(_below(f, prefix))]:
                     if _below(left, prefix) not in names:
                         self.drop(left)
@@ -241,15 +241,15 @@ def backup(stores: Stores, to: str, build: str, told: Told) -> Backup:
         raise BackupError(f"there is no platform's lake at {stores.lake}: nothing to copy")
     began_at = _now()
     copying = _Copying(target, told)
-    copying.folder(Folder(stores.cursors), "journal-cursors", lambda name: not name.startswith(f"{ERASURES}/"))
+    cursors, lake, files = Folder(stores.cursors), Lake(stores.lake), Folder(stores.lake)
+    copying.folder(cursors, "journal-cursors", lambda name: not name.startswith(f"{ERASURES}/"))
     spans = copying.journal(open_journal(stores.journal), Folder(stores.journal))
-    lake, files = Lake(stores.lake), Folder(stores.lake)
     copying.take(f"lake/{LAYOUT}", files.chunks(LAYOUT))
     rows = 0
     for partition in range(layout.partitions):
         rows += _whole(partition, copying.partition(lake, files, partition), spans.get(partition, []))
-    for place, prefix in ((stores.cursors, "journal-cursors"), (stores.lake, "lake")):
-        copying.folder(Folder(place), prefix, lambda name: name.startswith(f"{ERASURES}/"))
+    for source, prefix in ((cursors, "journal-cursors"), (files, "lake")):
+        copying.folder(source, prefix, lambda name: name.startswith(f"{ERASURES}/"), ERASURES)
     for name in _PRIVATE:
         if (Path(stores.data_dir) / name).exists():
             copying.take(name, Folder(stores.data_dir).chunks(name))
@@ -306,15 +306,15 @@ def restore(place: str, to: Stores, told: Told) -> Backup:
     Raises BackupError, also for a file that is missing or is not what it was, or OSError.
     """
     found, source = contents(place), Folder(place)
-    places = {"journal": to.journal, "journal-cursors": to.cursors, "lake": to.lake}
-    for uri in places.values():
-        if Folder(uri).names():
-            raise BackupError(f"there is something at {uri} already: restore to another place, or remove it")
+    places = {"journal": Folder(to.journal), "journal-cursors": Folder(to.cursors), "lake": Folder(to.lake)}
+    for folder in places.values():
+        if folder.names():
+            raise BackupError(f"there is something at {folder.uri} already: restore to another place, or remove it")
     own = Folder(to.data_dir)
     own.write(UNFINISHED, [])
     for file in found.files:
         first, _, name = file.path.partition("/")
-        (Folder(places[first]) if name else own).write(name or first, _verified(source, file))
+        (places[first] if name else own).write(name or first, _verified(source, file))
         told(file.path, file.size)
     own.remove(UNFINISHED)
     return found

@@ -7,6 +7,8 @@ from typing import Final
 
 import pyarrow.fs as pafs
 
+from rebu_ray.store.files import opened, sync
+
 FORMAT: Final = 1
 """Of everything that is saved as a cursor: maps, which carry it as `v` or `format`."""
 NEW: Final = ".new"
@@ -19,11 +21,7 @@ class Cursors:
     """
 
     def __init__(self, uri: str) -> None:
-        self._local = "://" not in uri or uri.startswith("file://")
-        if self._local:
-            self._fs, self._root = pafs.LocalFileSystem(), uri.removeprefix("file://")
-        else:
-            self._fs, self._root = pafs.FileSystem.from_uri(uri)
+        self._fs, self._root, self._local = opened(uri)
 
     def load(self, name: str) -> bytes | None:
         """What was saved last under a name, None where nothing was. Raises OSError where it cannot be read."""
@@ -45,13 +43,13 @@ class Cursors:
             return
         if not os.path.isdir(folder):
             os.makedirs(folder)
-            _sync_folder(os.path.dirname(folder))
+            sync(os.path.dirname(folder) or ".")
         with open(path + NEW, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(path + NEW, path)
-        _sync_folder(folder)
+        sync(folder)
 
     def names(self, folder: str) -> list[str]:
         """What was saved below ``FOLDER/``, or at the top where that is empty, without that; nothing where there is
@@ -70,11 +68,3 @@ class Cursors:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
-
-
-def _sync_folder(folder: str) -> None:
-    opened = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

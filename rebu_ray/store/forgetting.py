@@ -10,10 +10,9 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from redis import ResponseError
 
-from rebu_ray.records import Kind, Source
+from rebu_ray.records import REQUESTS, Kind, Source
 from rebu_ray.store.facts import Fact, Keys, parse_fact
 from rebu_ray.store.index import (
     anonymous_key,
@@ -29,7 +28,7 @@ from rebu_ray.store.index import (
     withdrawn_key,
 )
 from rebu_ray.store.journal import Journal, unpack
-from rebu_ray.store.lake import Lake
+from rebu_ray.store.lake import Lake, may_hold
 from rebu_ray.store.links import Link, owned, standing
 from rebu_ray.store.member import Codec, split, time_place
 from rebu_ray.store.redis_cluster import Client
@@ -235,7 +234,7 @@ def names_in_rows(journal: Journal, lake: Lake, partition: int, user_id: str) ->
     for file in manifest.files:
         with lake.open(partition, file) as parquet:
             for number in range(parquet.num_row_groups):
-                if _may_hold(parquet, number, key):
+                if may_hold(parquet, number, key, key):
                     _add_names(found, parquet.read_row_group(number, columns=["key", "request_id", "links"]), key)
     for segment in journal.segments():
         try:
@@ -250,17 +249,9 @@ def names_in_rows(journal: Journal, lake: Lake, partition: int, user_id: str) ->
 
 def _add_names(found: Names, rows: pa.RecordBatch | pa.Table, key: str) -> None:
     mine = rows.filter(pc.equal(rows["key"], key))
-    found.streams |= {f"r:{request}" for request in mine["request_id"].to_pylist() if request is not None}
+    found.streams |= {f"{REQUESTS}{request}" for request in mine["request_id"].to_pylist() if request is not None}
     for phone in set(mine["links"].to_pylist()) - {None}:
         found.phones.setdefault(phone, ())
-
-
-def _may_hold(parquet: pq.ParquetFile, number: int, key: str) -> bool:
-    group = parquet.metadata.row_group(number)
-    for column in map(group.column, range(group.num_columns)):
-        if column.path_in_schema == "key" and column.statistics is not None and column.statistics.has_min_max:
-            return bool(column.statistics.min <= key <= column.statistics.max)
-    return True
 
 
 def persist(redis: Client, seconds: float = 60.0) -> None:

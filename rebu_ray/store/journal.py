@@ -28,6 +28,7 @@ import pyarrow.fs as pafs
 import zstandard
 
 from rebu_ray.store.conditional import creator
+from rebu_ray.store.files import sync
 from rebu_ray.store.rows import decode, with_seq
 from rebu_ray.store.tally import Entry
 from rebu_ray.store.versions import format_of, read, refuse_newer
@@ -243,7 +244,7 @@ class DirectoryJournal:
             os.unlink(fence + ".new")  # each claim on a full disk would leave one
             raise
         os.rename(fence + ".new", fence)
-        self._sync_folder()
+        sync(self._folder)
         return epoch
 
     def append(self, slot: int, epoch: int, frame: bytes) -> SegmentName:
@@ -307,7 +308,7 @@ class DirectoryJournal:
         aside = _aside(path, os.path.exists)
         os.link(path, aside)
         os.replace(path + ".new", path)
-        self._sync_folder()
+        sync(self._folder)
         return aside
 
     def close(self) -> None:
@@ -327,7 +328,7 @@ class DirectoryJournal:
             self._number += 1
             name = SegmentName(slot, epoch, self._number)
             self._file = os.open(self._path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-            self._sync_folder()
+            sync(self._folder)
             self._open = name
         return self._open, self._file
 
@@ -358,15 +359,8 @@ class DirectoryJournal:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             return False
-        self._sync_folder()
+        sync(self._folder)
         return True
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 class ObjectJournal:

@@ -16,8 +16,8 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from rebu_ray.records import HISTORY_KINDS, MAX_TIME_MS, Kind
 from rebu_ray.store.conditional import conditional
+from rebu_ray.store.files import sync
 from rebu_ray.store.member import place, place_time
 from rebu_ray.store.replays import apart, resolved
 from rebu_ray.store.ride_table import RIDES
@@ -35,6 +36,8 @@ from rebu_ray.store.tally import TALLIES
 from rebu_ray.store.versions import read
 
 FORMAT: Final = 1
+ATTEMPTS: Final = 5
+"""How often reading is begun anew because a file was merged into another one meanwhile."""
 _MANIFEST: Final = re.compile(r"manifest-(\d{10})\.msgpack$")
 _KEPT_MANIFESTS: Final = 3
 _ROW_GROUP: Final = 32_768
@@ -44,6 +47,8 @@ _DICTIONARIES: Final = ("key", "kind", "name", "source", "user_id", "matched_by"
 _RIDE_DICTIONARIES: Final = ("key", "kind", "source", "user_id", "status", "city", "driver_id", "cause")
 _SHOWN: Final = pa.array([str(kind) for kind in (*HISTORY_KINDS, Kind.DEAD_LETTER, Kind.REPLAYED)])
 """What a page shows; the rest of a stream's rows steer the platform."""
+
+Answer = TypeVar("Answer")
 
 
 class LakeError(Exception):
@@ -265,12 +270,7 @@ class Lake:
         """The rows (`ROWS`) of a file whose stream begins so. Only the row groups are read that may hold some."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         with self.open(partition, file) as parquet:
-            column = parquet.schema_arrow.names.index("key")
-            groups = []
-            for number in range(parquet.num_row_groups):
-                keys = parquet.metadata.row_group(number).column(column).statistics
-                if keys is None or not keys.has_min_max or (keys.max >= prefix and keys.min < after):
-                    groups.append(number)
+            groups = [n for n in range(parquet.num_row_groups) if may_hold(parquet, n, prefix, after)]
             table = parquet.read_row_groups(groups, columns=ROWS.names).cast(ROWS)
         return table.filter(pc.starts_with(table["key"], prefix))
 
@@ -327,11 +327,7 @@ class Lake:
     def _make_durable(self, path: str) -> None:
         """Have a local file or folder on the disk itself: the journal is removed on the strength of it."""
         if isinstance(self._fs, pafs.LocalFileSystem):
-            file = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            sync(path)
 
     def _versions(self, partition: int) -> list[int]:
         selector = pafs.FileSelector(self.folder(partition), allow_not_found=True)
@@ -340,6 +336,17 @@ class Lake:
 
     def _manifest_path(self, partition: int, version: int) -> str:
         return f"{self.folder(partition)}/{manifest_name(version)}"
+
+
+def again(read: Callable[[], Answer]) -> Answer:
+    """What `read` answers, which asks for manifests and reads their files; anew where one was merged meanwhile.
+
+    Raises FileNotFoundError where a file is missing again and again.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return read()
+    return read()
 
 
 def _linked(new: str, path: str) -> bool:
@@ -361,14 +368,24 @@ def manifest_name(version: int) -> str:
     return f"manifest-{version:010d}.msgpack"
 
 
+def may_hold(parquet: pq.ParquetFile, group: int, first: str, last: str) -> bool:
+    """Whether a row group may hold rows of streams with first <= key <= last."""
+    keys = _statistics(parquet, group, "key")
+    return keys is None or bool(keys.min <= last and keys.max >= first)
+
+
+def _statistics(parquet: pq.ParquetFile, group: int, column: str) -> pq.Statistics | None:
+    """The least and the greatest value of a column in a row group, where the file says them."""
+    found = parquet.metadata.row_group(group).column(parquet.schema.names.index(column)).statistics
+    return found if found is not None and found.has_min_max else None
+
+
 def _bounds(parquet: pq.ParquetFile, group: int, key: str, first: int, last: int) -> tuple[int, int] | None:
     """The event times that a row group may hold of a stream; None where it holds none in [first, last]."""
-    meta = parquet.metadata.row_group(group)
-    columns = {meta.column(c).path_in_schema: meta.column(c).statistics for c in range(meta.num_columns)}
-    keys, times = columns["key"], columns["event_time"]
-    if keys is not None and keys.has_min_max and not keys.min <= key <= keys.max:
+    if not may_hold(parquet, group, key, key):
         return None
-    if times is None or not times.has_min_max:
+    times = _statistics(parquet, group, "event_time")
+    if times is None:
         return first, last
     if times.min > last or times.max < first:
         return None

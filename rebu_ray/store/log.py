@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rebu_ray.records import REQUESTS
 from rebu_ray.store.journal import FORMAT, Frame, Header, Journal, SegmentName, Span, StaleOwner, pack, unpack
 from rebu_ray.store.lake import Lake, LakeError, Manifest
 from rebu_ray.store.rows import encode, with_seq
@@ -29,7 +30,6 @@ from rebu_ray.store.tombstones import Linked, none
 
 log = logging.getLogger("rebu.shard")
 
-_REQUESTS: Final = "r:"
 NEVER = 2**62
 """A time (ms) after every other."""
 
@@ -139,7 +139,7 @@ class ShardLog:
             for day, prints in _by_day(batch["received_at"], batch["fingerprint"]):
                 self.seen.load(prints, day * DAY_MS)
             late = pc.greater_equal(batch["received_at"], now - recent_ms)
-            fresh = self.tombstones.keep(batch.filter(pc.and_(late, pc.starts_with(batch["key"], _REQUESTS))))
+            fresh = self.tombstones.keep(batch.filter(pc.and_(late, pc.starts_with(batch["key"], REQUESTS))))
             if fresh.num_rows:
                 recent.append(fresh)
         return recent
@@ -396,7 +396,7 @@ class ShardLog:
                 self.seen.load(prints, day * DAY_MS)
         late = [f for f in files if f.max_received_at >= now - recent_ms]
         if late:
-            table = pa.concat_tables(self._lake.read_streams(partition, file, _REQUESTS) for file in late)
+            table = pa.concat_tables(self._lake.read_streams(partition, file, REQUESTS) for file in late)
             fresh = table.filter(pc.greater_equal(table["received_at"], now - recent_ms))
             yield from self.tombstones.keep(fresh).sort_by("seq").to_batches()  # who bound a request first still counts
 

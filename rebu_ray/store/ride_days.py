@@ -68,6 +68,7 @@ class RideDays:
         Raises FileNotFoundError where a file was merged into another one meanwhile: begin anew.
         """
         edges = np.array(bounds, np.int64)
+        even = bool((edges % _QUARTER_MS == 0).all())
         with self._lock:
             stored = ride_files(self._files, partitions)
             if stored != self._stored:
@@ -78,7 +79,7 @@ class RideDays:
             total = np.zeros((len(edges) - 1, 3), np.int64)
             hidden = np.unique(_hashes(overlay.rides))
             for number, day in self._read(wanted):
-                _add(total, edges, number, day, hidden)
+                _add(total, edges, even, number, day, hidden)
             self._let_go()
         fresh = overlay.documents
         if fresh.num_rows:
@@ -170,10 +171,12 @@ class RideDays:
             held -= len(self._days.popitem(last=False)[1].hashes)
 
 
-def _add(total: Whole, edges: Whole, number: int, day: _Day, hidden: npt.NDArray[np.uint64]) -> None:
-    """Add a day's rides, but for those that are hidden, to the spans between the edges."""
+def _add(total: Whole, edges: Whole, even: bool, number: int, day: _Day, hidden: npt.NDArray[np.uint64]) -> None:
+    """Add a day's rides, but for those that are hidden, to the spans between the edges; where these are all even they
+    lie between quarters of hours.
+    """
     start = number * DAY_MS
-    if (edges % _QUARTER_MS == 0).all():
+    if even:
         first = max(int(np.searchsorted(edges, start, "right")) - 1, 0)
         last = min(int(np.searchsorted(edges, start + DAY_MS, "left")), len(edges) - 1)
         places = np.clip((edges[first : last + 1] - start) // _QUARTER_MS, 0, _QUARTERS)

@@ -10,7 +10,6 @@ texts of messages are about is computed by neither. Afterwards both must have fo
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from memory import peak_bytes
 from report import Report, arguments, progress
 
 from rebu_ray.process.documents import documents
@@ -190,13 +190,6 @@ def backfill(source: Path, drivers: Path, target: Path) -> tuple[int, int]:
     made = documents(statistics(from_rows(rows)))
     pq.write_table(made, target, compression="zstd")
     return made.num_rows, peak_bytes()
-
-
-def peak_bytes() -> int:
-    """Most memory that this process ever had. What `getrusage` says begins with that of the process that started it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 class Rebu:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import socket
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import duckdb
 import httpx
 import numpy as np
 import pyarrow as pa
+from memory import peak_bytes
 from report import Report, arguments, progress
 
 from rebu_ray import Rebu
@@ -165,13 +165,6 @@ class Served:
 
 def _bearer() -> dict[str, str]:
     return {"Authorization": f"Bearer {_READ_KEY}"}
-
-
-def peak_bytes(pid: int | None = None) -> int:
-    """Most memory that a process ever had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid or 'self'}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def streamed(url: str, form: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from rebu_ray.access import cold as cold_module
 from rebu_ray.access.cold import LakeReader
 from rebu_ray.access.tape import END, START, Filter, Stretch, Tape, after, read_page
+from rebu_ray.store import lake as lake_module
 from rebu_ray.store.index import floor_key, history_key
 from rebu_ray.store.lake import DataFile, Lake, Manifest
 from rebu_ray.store.member import Codec, members, place, place_id, split, time_place
@@ -117,7 +117,7 @@ def test_the_lake_is_asked_anew_where_a_file_was_merged_away(tmp_path: Path, mon
 
 
 def test_a_file_that_is_really_missing_is_no_empty_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cold_module, "ATTEMPTS", 2)
+    monkeypatch.setattr(lake_module, "ATTEMPTS", 2)
     lake = Lake(str(tmp_path))
     manifest = lake.commit(0, Manifest(), [_file(lake, 1)], 1)
     lake.remove(0, manifest.files)

@@ -16,6 +16,7 @@ from rebu_ray.process.forecast.question import Question, at_once
 from rebu_ray.store.cursor import Cursors
 
 TODAY = date(2026, 3, 2)
+DAY = timedelta(1)
 
 
 def question(today: date = TODAY, rides: int = 10, zone: str = "Europe/Riga") -> Question:
@@ -140,6 +141,54 @@ def test_a_day_begins_with_what_was_asked_for_of_late(tmp_path: Path) -> None:
         assert asked.counts[-31:] == (0, *[48] * 30)
         assert counted[0][1] == round(datetime(2026, 3, 2, 22, tzinfo=UTC).timestamp() * 1000)
         assert await forecasts.refresh(datetime(2026, 3, 12, tzinfo=UTC)) == 0
+
+    asyncio.run(scene())
+
+
+def test_what_cannot_be_read_is_named_and_goes_unused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        cursors = Cursors(str(tmp_path))
+        before = Forecasts(cursors, no_rides, Fits())
+        for n in (2, 1, 0):
+            await before.ask(question(TODAY - timedelta(n)), True, 5)
+        broken = ["forecasts-asked", f"forecasts/Europe~Riga-5/{TODAY}", f"forecasts/Europe~Riga-5/{TODAY - DAY}"]
+        for name in broken:
+            cursors.save(name, b"\xc1 half")
+        fits = Fits()
+        forecasts = Forecasts(cursors, no_rides, fits)
+        assert await forecasts.refresh(datetime(2026, 3, 2, 12, tzinfo=UTC)) == 0
+        known = await forecasts.ask(question(), True, 5)
+        assert (known.current, len(fits.asked)) == (True, 1)
+        assert [item.made for item in known.past] == [TODAY - 2 * DAY]
+        assert all(any(name in message for message in caplog.messages) for name in broken)
+        # What was fitted and noted since is in its place.
+        again = Forecasts(cursors, no_rides, fits)
+        assert (await again.ask(question(), True, 5)).kept == known.kept
+        assert len(fits.asked) == 1
+
+    asyncio.run(scene())
+
+
+def test_earlier_days_are_read_once_until_something_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = Cursors.load
+
+    def noted(cursors: Cursors, name: str) -> bytes | None:
+        read.append(name)
+        return load(cursors, name)
+
+    async def scene() -> None:
+        forecasts = Forecasts(Cursors(str(tmp_path)), no_rides, Fits())
+        await forecasts.ask(question(TODAY - 2 * DAY), True, 5)
+        first = await forecasts.ask(question(), True, 5)
+        monkeypatch.setattr(Cursors, "load", noted)
+        assert await forecasts.ask(question(), True, 5) == first
+        assert read == []
+        # Fitted for yesterday, and done only now.
+        await forecasts.ask(question(TODAY - DAY), True, 5)
+        past = (await forecasts.ask(question(), True, 5)).past
+        assert [item.made for item in past] == [TODAY - 2 * DAY]
+        assert f"forecasts/Europe~Riga-5/{TODAY - DAY}" in read
 
     asyncio.run(scene())
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rebu_ray.access.tape import END, START, after
 from rebu_ray.records import MAX_TIME_MS, Kind
 from rebu_ray.store import lake as lake_module
-from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, first_of_each
+from rebu_ray.store.lake import DataFile, Lake, LakeError, Manifest, again, first_of_each
 from rebu_ray.store.member import place, time_place
 from rebu_ray.store.rows import Routed
 from tests.records import NOW, ids, journalled, said, seeded
@@ -299,3 +299,20 @@ def test_only_the_row_groups_of_a_stream_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
     assert lake.read_streams(3, file, "r:").num_rows == 8
     assert groups == [4, 5]
+
+
+def test_reading_begins_anew_until_a_file_is_missing_again_and_again() -> None:
+    tries = 0
+
+    def read(merged: int) -> int:
+        nonlocal tries
+        tries += 1
+        if tries <= merged:
+            raise FileNotFoundError("merged")
+        return tries
+
+    assert again(lambda: read(lake_module.ATTEMPTS - 1)) == lake_module.ATTEMPTS
+    tries = 0
+    with pytest.raises(FileNotFoundError, match="merged"):
+        again(lambda: read(lake_module.ATTEMPTS))
+    assert tries == lake_module.ATTEMPTS

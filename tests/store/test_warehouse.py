@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from rebu_ray.records import Kind, MatchedBy, Source
 from rebu_ray.store.ride_table import Wanted
 from rebu_ray.store.tombstones import Hashing, Names, Tombstones
+from rebu_ray.store.warehouse import published
 from rebu_ray.store.warehouse.load import alone
 from rebu_ray.store.warehouse.schema import SchemaChange, WarehouseError
+from rebu_ray.store.warehouse.verify import opened as verifying
 from tests.records import NOW, said, seeded
 from tests.ride_documents import Rides, Said, milliseconds, spread, statements
 from tests.store.disk import unsynced
@@ -368,3 +370,41 @@ def test_a_reader_goes_on_with_what_was_while_a_load_publishes(house: House) -> 
         house.load()
         assert reader.execute("SELECT count(*) FROM dim_user").fetchall() == [(1,)]
     assert len(house.rows("FROM dim_user")) == 2
+
+
+# -- what is left behind --------------------------------------------------------------------------------------------
+
+
+def beside(path: Path) -> set[str]:
+    """What lies beside the published file, of its own."""
+    return {entry.name for entry in path.parent.iterdir() if path.name in entry.name} - {path.name, path.name + ".lock"}
+
+
+def test_what_readers_who_were_killed_left_behind_goes_when_it_is_old(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.write(user("ada", NOW))
+    house.load()
+    name, mine = "0" * 32, house.path.with_name(f".{house.path.name}.swp")
+    link = house.path.with_name(f".{house.path.name}.{name}")
+    spilled = house.path.with_name(f"{link.name}.tmp")
+    os.link(house.path, link)
+    spilled.mkdir()
+    (spilled / "duckdb_temp_block-1.block").write_bytes(b"ada")
+    mine.write_bytes(b"an editor's")
+    house.load()
+    assert beside(house.path) == {link.name, spilled.name, mine.name}
+    monkeypatch.setattr(published, "LEFT_SECONDS", -1.0)
+    house.load()
+    assert beside(house.path) == {mine.name}
+    assert len(house.rows("FROM dim_user")) == 1
+
+
+def test_a_comparison_leaves_nothing_of_what_it_spilled(house: House) -> None:
+    house.write(user("ada", NOW))
+    house.load()
+    with verifying(house.path) as connection:
+        connection.execute("SET memory_limit = '16MB'")
+        connection.execute("CREATE TABLE spilled AS SELECT range AS n, hash(range) AS h FROM range(2_000_000)")
+        assert any(name.endswith(".tmp") for name in beside(house.path))
+    assert beside(house.path) == set()

@@ -79,8 +79,8 @@ def forecast(series: Series, days: int, free: Collection[date] = ()) -> Forecast
     told = Scores(
         windows=len(tested.days),
         horizon=tested.horizon - 1,
-        mase=_rounded(_mase(tested, number)),
-        mase_weekday_mean=_rounded(_mase(tested, NAMES.index(BASELINE))),
+        mase=_rounded(scores[model]),
+        mase_weekday_mean=_rounded(scores[BASELINE]),
         coverage80=_rounded(covered[0.8]),
         coverage95=_rounded(covered[0.95]),
     )
@@ -91,7 +91,7 @@ def baseline(series: Series, days: int, note: str) -> Forecast:
     """The weekday mean, with bands by how far the known days were from it; takes next to no time."""
     count = len(series.values)
     means = weekday_means(series, days + 1)[1:]
-    past = weekday_means(Series(series.first, series.values), WEEK)
+    past = weekday_means(series, WEEK)
     expected = past[(np.arange(count) - count) % WEEK] if count else np.zeros(0)
     errors = series.values - expected
     errors = errors[~np.isnan(errors)]

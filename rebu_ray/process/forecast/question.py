@@ -15,6 +15,7 @@ from rebu_ray.process.forecast.choice import FORMAT, Day, Forecast, baseline, fo
 from rebu_ray.process.forecast.free_days import UnknownCountry, holidays_of
 from rebu_ray.process.forecast.gaps import by_hour, missing_days
 from rebu_ray.process.forecast.series import prepared
+from rebu_ray.zones import hours
 
 log = logging.getLogger("rebu.forecast")
 
@@ -66,12 +67,11 @@ class Known(msgspec.Struct):
     past: list[Past]
 
 
-def of_hours(
-    zone: str, today: date, days: int, first: date, bounds: Sequence[int], edges: Sequence[int], rides: Sequence[int]
-) -> Question:
-    """The question about a history from `first` on, by its rides between each edge (ms) and the next: those are the
-    hours of its days, whose first instants are the `bounds`, with the end of the last one.
+def of_hours(zone: str, today: date, days: int, first: date, bounds: Sequence[int], rides: Sequence[int]) -> Question:
+    """The question about a history from `first` on, by the rides of each of the `hours` of its days. `bounds` are the
+    first instants (ms) of these, with the end of the last one.
     """
+    edges = hours(bounds)
     counts = np.nansum(by_hour(rides, edges, bounds), axis=1).astype(np.int64).tolist()
     return Question(zone, today, days, first, tuple(counts), missing=missing_days(first, rides, edges, bounds))
 

@@ -1,8 +1,8 @@
 """The warehouse: a star schema in one DuckDB file, made from the lake and published whole.
 
 A load works on a copy of the published file, in one transaction, and takes the published one's place when it is
-durable. So readers are never blocked and never see half a load, and a load that is killed leaves nothing behind but a
-copy that the next one throws away.
+durable. So readers are never blocked and never see half a load, and whoever is killed leaves nothing behind but copies
+and links that the next load throws away.
 
     fact_ride          a row a ride: what its document says
     fact_message       a row a customer's message, with the ride it is linked to

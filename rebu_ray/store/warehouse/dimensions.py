@@ -68,20 +68,20 @@ def rebuild_people(connection: Connection, source: Source, extras: list[Column])
     return int(found[0]) if found else 0
 
 
-def resolve(connection: Connection, source: Source, fact: str, time: str, changed: str) -> None:
+def resolve(connection: Connection, source: Source, facts: Source, time: str) -> None:
     """Point facts at the version of their person that was valid at their time, else at the first one.
 
-    Facts in the temporary table `changed` (name), and all of people who have changed.
+    Those in ``new_FACTS``, and all of people who have changed.
     """
     table, key, natural = TABLE_OF[source], KEYS[source], KEY_OF[source]
-    own = "ride_id" if fact == "fact_ride" else "message_id"
+    fact, own = TABLE_OF[facts], KEY_OF[facts]
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE resolved AS
         WITH wanted AS (
             SELECT {own} AS own, {natural} AS person, coalesce({time}, TIMESTAMP '1970-01-01') AS moment FROM {fact}
             WHERE {natural} IN (SELECT name FROM changed_{source})
-                OR ({natural} IS NOT NULL AND {own} IN (SELECT name FROM {changed}))
+                OR ({natural} IS NOT NULL AND {own} IN (SELECT name FROM new_{facts}))
         ), begun AS (
             SELECT *, CASE WHEN row_number() OVER (PARTITION BY {natural} ORDER BY valid_from) = 1
                 THEN TIMESTAMP '0001-01-01' ELSE valid_from END AS begins

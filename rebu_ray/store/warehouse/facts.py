@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from rebu_ray.records import Kind, Source
 from rebu_ray.store.warehouse.dimensions import ZONES
 from rebu_ray.store.warehouse.schema import (
+    DAYS,
+    FACTS,
+    KEY_OF,
     KINDS,
     MESSAGE_COLUMNS,
     MESSAGE_SHAPE,
@@ -15,18 +16,17 @@ from rebu_ray.store.warehouse.schema import (
     RIDE_SHAPE,
     TABLE_OF,
     date_key,
+    pointer_of,
     quoted,
     text,
 )
 from rebu_ray.store.warehouse.source import Column, value
 from rebu_ray.store.warehouse.staging import Connection
 
-OWN: Final = {Source.RIDES: "ride_id", Source.MESSAGES: "message_id"}
-
 
 def begin(connection: Connection) -> None:
     """Make the tables of what changes in a load."""
-    for source in OWN:
+    for source in FACTS:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE new_{source} (name VARCHAR)")
 
 
@@ -61,7 +61,7 @@ def take_documents(connection: Connection, kind: Kind, partition: int) -> None:
     )
     rides = kind == Kind.RIDE_DOCUMENT
     source = Source.RIDES if rides else Source.MESSAGES
-    table, own, shape = TABLE_OF[source], OWN[source], RIDE_SHAPE if rides else MESSAGE_SHAPE
+    table, own, shape = TABLE_OF[source], KEY_OF[source], RIDE_SHAPE if rides else MESSAGE_SHAPE
     columns = RIDE_COLUMNS if rides else MESSAGE_COLUMNS
     values = ", ".join(f"{expression} AS {name}" for name, (_, expression) in columns.items())
     keys = f"{date_key('d.requested_at')} AS date_key, {ZONES}" if rides else f"{date_key('d.sent_at')} AS date_key"
@@ -84,7 +84,7 @@ def take_extras(connection: Connection, source: Source) -> None:
         FROM staged_rows WHERE kind = {kind} AND (
             name IN (SELECT name FROM meta.extras WHERE source = $source)
             OR name IN (SELECT name FROM staged_rows JOIN (
-                    SELECT DISTINCT '/' || replace(replace(field, '~', '~0'), '/', '~1') AS pointer FROM seen
+                    SELECT DISTINCT {pointer_of("field")} AS pointer FROM seen
                     WHERE source = $source AND field NOT IN (SELECT unnest($numbers)))
                 ON json_exists(body, pointer) WHERE kind = {kind}))
         """,
@@ -114,7 +114,7 @@ def fill_extras(connection: Connection, source: Source, extras: list[Column]) ->
     """Bring the source's own columns of what changed up to date."""
     if not extras:
         return
-    table, own = TABLE_OF[source], OWN[source]
+    table, own = TABLE_OF[source], KEY_OF[source]
     assigned = ", ".join(f"{quoted(column.column)} = {value(column, 'x.body')}" for column in extras)
     connection.execute(
         f"UPDATE {table} SET {assigned} FROM meta.extras x WHERE x.source = {text(str(source))} AND x.name = {own} "
@@ -145,8 +145,7 @@ def take_events(connection: Connection, partition: int) -> None:
 def forget_days(connection: Connection, partition: int, days: list[int]) -> None:
     """Drop what is counted of some days of a partition."""
     connection.execute(
-        "DELETE FROM meta.events WHERE partition = $partition AND date IN "
-        "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))",
+        f"DELETE FROM meta.events WHERE partition = $partition AND date IN {DAYS}",
         {"partition": partition, "days": days},
     )
 

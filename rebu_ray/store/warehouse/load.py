@@ -16,18 +16,17 @@ import duckdb
 import msgspec
 
 from rebu_ray.records import Kind, Source
-from rebu_ray.store.lake import Lake
+from rebu_ray.store.files import sync
+from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.layout import Layout
 from rebu_ray.store.tombstones import Tombstones
 from rebu_ray.store.warehouse import dimensions, facts, source
-from rebu_ray.store.warehouse.published import opened
-from rebu_ray.store.warehouse.schema import FORMAT, KINDS, WarehouseError, ddl
+from rebu_ray.store.warehouse.published import opened, sweep
+from rebu_ray.store.warehouse.schema import DAYS, FACTS, FORMAT, KINDS, WarehouseError, ddl
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
 log = logging.getLogger("rebu.warehouse")
 
-ATTEMPTS: Final = 5
-"""How often a partition is begun anew because a file was merged into another one while it was read."""
 MEMORY: Final = "1GB"
 THREADS: Final = 2
 NEW: Final = ".new"
@@ -70,6 +69,7 @@ def load(
     with alone(path):
         step("look")
         clear(new)
+        sweep(path)
         try:
             standing = _standing(path, lake, layout, tombstones)
             if standing is not None and standing.current is not None and not rebuild:
@@ -126,7 +126,7 @@ def _fill(
             source.look(connection, table)
         for kind in (Kind.RIDE_DOCUMENT, Kind.MESSAGE_DOCUMENT):
             facts.take_documents(connection, kind, partition)
-        for table in facts.OWN:
+        for table in FACTS:
             facts.take_extras(connection, table)
         for people in dimensions.PEOPLE:
             dimensions.take_versions(connection, people, str(KINDS[people]))
@@ -137,13 +137,13 @@ def _fill(
     notes: list[str] = []
     extras = source.settle(connection, notes, anew=anew)
     step("dimensions")
-    for table in facts.OWN:
+    for table in FACTS:
         facts.fill_extras(connection, table, extras[table])
     for people in dimensions.PEOPLE:
         dimensions.rebuild_people(connection, people, extras[people])
-    dimensions.resolve(connection, Source.USERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
-    dimensions.resolve(connection, Source.DRIVERS, "fact_ride", "requested_at", f"new_{Source.RIDES}")
-    dimensions.resolve(connection, Source.USERS, "fact_message", "sent_at", f"new_{Source.MESSAGES}")
+    dimensions.resolve(connection, Source.USERS, Source.RIDES, "requested_at")
+    dimensions.resolve(connection, Source.DRIVERS, Source.RIDES, "requested_at")
+    dimensions.resolve(connection, Source.USERS, Source.MESSAGES, "sent_at")
     facts.sum_events(connection)
     dimensions.rebuild_places(connection)
     step("progress")
@@ -155,36 +155,25 @@ def _fill(
 
 def _stage(stage: Stage, lake: Lake, partition: int, since: int, step: Callable[[str], None]) -> int | None:
     """Stage what is new in a partition; up to which seq that is, None where nothing is."""
-    for attempt in range(ATTEMPTS):
+
+    def fill() -> int | None:
         manifest = lake.manifest(partition)
         if manifest.covered_seq <= since:
             return None
         step(f"stage {partition}")
-        try:
-            stage.fill(partition, manifest, since)
-        except FileNotFoundError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        else:
-            return manifest.covered_seq
-    raise AssertionError("the last attempt returns or raises")
+        stage.fill(partition, manifest, since)
+        return manifest.covered_seq
+
+    return again(fill)
 
 
 def _recount(connection: Connection, stage: Stage, lake: Lake, partition: int, days: list[int], covered: int) -> None:
     """Count some days whole, with what is staged of the others."""
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE other_days AS SELECT * FROM staged_events WHERE date NOT IN "
-        "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))",
+        f"CREATE OR REPLACE TEMP TABLE other_days AS SELECT * FROM staged_events WHERE date NOT IN {DAYS}",
         {"days": days},
     )
-    for attempt in range(ATTEMPTS):
-        try:
-            stage.recount(partition, lake.manifest(partition), days, covered)
-        except FileNotFoundError:
-            if attempt + 1 == ATTEMPTS:
-                raise
-        else:
-            break
+    again(lambda: stage.recount(partition, lake.manifest(partition), days, covered))
     facts.forget_days(connection, partition, days)
     connection.execute("INSERT INTO staged_events SELECT * FROM other_days")
 
@@ -283,14 +272,9 @@ def alone(path: Path) -> Iterator[None]:
 
 def _publish(new: Path, path: Path) -> None:
     """Put the new file in the published one's place; durable when this returns."""
-    for name in (new, path.parent):
-        if name == path.parent:
-            os.replace(new, path)
-        opened = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    sync(new)
+    os.replace(new, path)
+    sync(path.parent)
 
 
 def clear(new: Path) -> None:

@@ -143,6 +143,9 @@ KEY_OF: Final = {
     Source.RIDES: "ride_id",
     Source.MESSAGES: "message_id",
 }
+FACTS: Final = (Source.RIDES, Source.MESSAGES)
+DAYS: Final = "(SELECT DATE '1970-01-01' + day::INTEGER FROM (SELECT unnest($days) AS day))"
+"""The dates of the parameter `days`, which are counted from 1970 on."""
 
 
 def quoted(name: str) -> str:
@@ -158,6 +161,11 @@ def text(value: str) -> str:
 def pointer(field: str) -> str:
     """A JSON pointer to a field of an object."""
     return "/" + field.replace("~", "~0").replace("/", "~1")
+
+
+def pointer_of(column: str) -> str:
+    """The expression for `pointer` of the field that a column names."""
+    return f"'/' || replace(replace({column}, '~', '~0'), '/', '~1')"
 
 
 def date_key(time: str) -> str:

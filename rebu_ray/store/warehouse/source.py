@@ -7,7 +7,18 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from rebu_ray.records import Source
-from rebu_ray.store.warehouse.schema import KEY_OF, KINDS, KNOWN, NUMBERS, TABLE_OF, SchemaChange, pointer, quoted, text
+from rebu_ray.store.warehouse.schema import (
+    KEY_OF,
+    KINDS,
+    KNOWN,
+    NUMBERS,
+    TABLE_OF,
+    SchemaChange,
+    pointer,
+    pointer_of,
+    quoted,
+    text,
+)
 from rebu_ray.store.warehouse.staging import Connection
 
 _FAMILY: Final = {"BOOLEAN": "BOOLEAN", "BIGINT": "BIGINT", "UBIGINT": "BIGINT", "DOUBLE": "DOUBLE"}
@@ -69,7 +80,7 @@ def look(connection: Connection, source: Source) -> None:
         f"""
         INSERT INTO seen SELECT {named}, field, type, count(*), any_value(name) FROM (
             SELECT name, field,
-                json_type(body, '/' || replace(replace(field, '~', '~0'), '/', '~1')) AS type
+                json_type(body, {pointer_of("field")}) AS type
             FROM (SELECT name, body, unnest(json_keys(body)) AS field FROM {live}
                 WHERE len(json_keys(body)) > {len(known)})
             WHERE field NOT IN ({listed})

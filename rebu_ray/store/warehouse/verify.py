@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -16,8 +17,9 @@ import pyarrow.compute as pc
 from rebu_ray.records import Source
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.tombstones import Tombstones
+from rebu_ray.store.warehouse.dimensions import KEYS
 from rebu_ray.store.warehouse.published import alias
-from rebu_ray.store.warehouse.schema import KEY_OF, KINDS, TABLE_OF, WarehouseError, pointer, text
+from rebu_ray.store.warehouse.schema import FACTS, KEY_OF, KINDS, TABLE_OF, WarehouseError, pointer, text
 from rebu_ray.store.warehouse.staging import Connection, Stage
 
 FIELDS: Final[Mapping[Source, tuple[str, ...]]] = {
@@ -98,10 +100,16 @@ def opened(path: Path) -> Iterator[Connection]:
     """A connection with the published warehouse attached as `w`, to read."""
     if not path.exists():
         raise WarehouseError(f"there is no warehouse at {path} yet: `rebu warehouse load` makes it")
-    with duckdb.connect(
-        ":memory:", config={"memory_limit": "1GB", "threads": 2, "temp_directory": f"{path}.verify.tmp"}
-    ) as connection:
+    with contextlib.ExitStack() as stack:
         with alias(path) as name:
+            spilled = f"{name}.tmp"
+            stack.callback(shutil.rmtree, spilled, ignore_errors=True)
+            config: dict[str, str | bool | int | float | list[str]] = {
+                "memory_limit": "1GB",
+                "threads": 2,
+                "temp_directory": spilled,
+            }
+            connection = stack.enter_context(duckdb.connect(":memory:", config=config))
             connection.execute(f"ATTACH {text(str(name))} AS w (READ_ONLY)")
         yield connection
 
@@ -235,16 +243,15 @@ _TWICE: Final = "SELECT count(*) FROM (SELECT {key} FROM w.{fact} GROUP BY {key}
 
 
 def _rules(connection: Connection) -> Iterator[str]:
-    people = {Source.USERS: "user_key", Source.DRIVERS: "driver_key"}
-    for source, surrogate in people.items():
+    for source, surrogate in KEYS.items():
         names = {"table": TABLE_OF[source], "key": KEY_OF[source], "surrogate": surrogate}
         for sentence, statement in _BROKEN.items():
             if rows := _count(connection, statement.format(**names)):
                 yield sentence.format(rows=rows, **names)
-    for fact in (Source.RIDES, Source.MESSAGES):
+    for fact in FACTS:
         if rows := _count(connection, _TWICE.format(key=KEY_OF[fact], fact=TABLE_OF[fact])):
             yield f"{TABLE_OF[fact]}: {rows} have more than one row"
-        for source, surrogate in people.items():
+        for source, surrogate in KEYS.items():
             if fact == Source.MESSAGES and source == Source.DRIVERS:
                 continue
             names = {"fact": TABLE_OF[fact], "table": TABLE_OF[source], "key": KEY_OF[source], "time": TIME[fact]}

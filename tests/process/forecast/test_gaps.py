@@ -103,7 +103,7 @@ def test_a_gap_is_not_learned() -> None:
     today = FIRST + timedelta(60)
 
     def said() -> list[float]:
-        question = of_hours("UTC", today, 7, FIRST, history.begins, history.edges, history.rides.tolist())
+        question = of_hours("UTC", today, 7, FIRST, history.begins, history.rides.tolist())
         return [day.mean for day in answered(question).items]
 
     whole = said()
