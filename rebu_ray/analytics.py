@@ -40,7 +40,7 @@ def load(
         found = _asked("POST", "load", url, key, data_dir, {"rebuild": "true"} if rebuild else None)
         if found is None:
             settings = _with_lake(data_dir)
-            from rebu_ray.ingest.warehousing import load_warehouse  # it brings Ray: see tests/test_project.py
+            from rebu_ray.ingest.warehouse_tasks import load_warehouse  # it brings Ray: see tests/test_project.py
 
             found = msgspec.to_builtins(load_warehouse(settings, rebuild))
             found["notes"] = [*found["notes"], "no platform runs on this data dir: what its lake has was loaded"]
@@ -63,7 +63,7 @@ def verify(url: Url = None, key: Key = None, data_dir: DataDir = None, appdb: Ap
         found = _asked("GET", "verify", url, key, data_dir)
         if found is None:
             settings = _with_lake(data_dir, appdb)
-            from rebu_ray.ingest.warehousing import verify_warehouse
+            from rebu_ray.ingest.warehouse_tasks import verify_warehouse
 
             found = msgspec.to_builtins(verify_warehouse(settings))
     if not verdict(found):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rebu_ray import traces
 from rebu_ray.build import BUILD
@@ -34,8 +34,10 @@ from rebu_ray.store.cursor import Cursors
 from rebu_ray.store.journal import JournalError, open_journal
 from rebu_ray.store.lake import Lake
 from rebu_ray.store.layout import open_layout
-from rebu_ray.store.warehouse.load import Loaded
-from rebu_ray.store.warehouse.verify import Verdict
+
+if TYPE_CHECKING:
+    from rebu_ray.store.warehouse.load import Loaded
+    from rebu_ray.store.warehouse.verify import Verdict
 
 log = logging.getLogger("rebu.coordinator")
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rebu_ray.cli import app
-from rebu_ray.ingest.warehousing import load_warehouse, verify_warehouse
+from rebu_ray.ingest.warehouse_tasks import load_warehouse, verify_warehouse
 from rebu_ray.records import Source
 from rebu_ray.settings import Settings
 from rebu_ray.store.warehouse.schema import WarehouseError
