@@ -47,7 +47,7 @@ FAR_S: Final = 0.1
 """How long an answer of Redis waits on its way."""
 TARGET: Final = 6
 MOST_AT_ONCE: Final = 12
-"""Of a gateway. HAProxy sends it up to twice its share, so that it is twice what is aimed at."""
+"""Of a gateway: twice what is aimed at, since HAProxy sends it up to one and a half times its share."""
 LOW, HIGH = 1, 7
 PART: Final = 1.5
 """How many times the oracle's gateway seconds may be paid for."""

@@ -8,8 +8,8 @@ configuration.
 
 The replicas are told which address a request came from: in X-Forwarded-For, after what a proxy in front has said.
 
-Requests of one path go to one replica, as long as that has no more than twice its share: writes that meet in a
-replica go together to the shards, while reads, whose paths name users, spread over all of them.
+Requests of one path go to one replica, as long as that has no more than one and a half times its share: writes that
+meet in a replica go together to the shards, while reads, whose paths name users, spread over all of them.
 
 Whoever is slow is kept away from the replicas: headers have to come within ten seconds, the beginning of a body
 (16 KB) within ten more, and a connection on which nothing comes for a minute is ended. What HAProxy itself refuses it
