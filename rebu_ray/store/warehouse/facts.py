@@ -22,6 +22,7 @@ from rebu_ray.store.warehouse.source import Column, value
 from rebu_ray.store.warehouse.staging import Connection
 
 OWN: Final = {Source.RIDES: "ride_id", Source.MESSAGES: "message_id"}
+DOCUMENTS: Final = {Source.RIDES: Kind.RIDE_DOCUMENT, Source.MESSAGES: Kind.MESSAGE_DOCUMENT}
 
 
 def begin(connection: Connection) -> None:
