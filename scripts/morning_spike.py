@@ -80,12 +80,8 @@ def stage() -> Iterator[tuple[Path, Far]]:
     """A folder, and a Redis with a way to it."""
     folder = Path(tempfile.mkdtemp(prefix="rebu-spike-"))
     try:
-        server, far = far_redis(folder)
-        try:
+        with far_redis(folder) as far:
             yield folder, far
-        finally:
-            far.__exit__()
-            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -179,7 +175,7 @@ def main() -> int:
                 print({k: v for k, v in numbers(runs[-1], TARGET, LOW).items() if k != "policy"}, flush=True)
                 if arguments.keep_logs:
                     (arguments.keep_logs / f"{policy}.json").write_text(json.dumps(samples_of(runs[-1])))
-                    shutil.copytree(folder / "logs", arguments.keep_logs / policy, dirs_exist_ok=True)
+                    shutil.copytree(folder / "ray-logs", arguments.keep_logs / policy, dirs_exist_ok=True)
         finally:
             if arguments.keep_logs:
                 for log in folder.glob("*.log"):

@@ -22,6 +22,8 @@ class Member:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
+        self.bus = free_port()
+        """Where the other servers talk to it."""
         self._folder = folder
         self._folder.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +40,7 @@ class Member:
             "port": self.port,
             "bind": "127.0.0.1",
             "cluster-enabled": "yes",
-            "cluster-port": self._bus(),
+            "cluster-port": self.bus,
             "cluster-config-file": self._folder / "nodes.conf",
             "cluster-node-timeout": 2000,
             "dir": self._folder,
@@ -58,22 +60,11 @@ class Member:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
 
-    def _bus(self) -> int:
-        noted = self._folder / "bus"
-        if not noted.exists():
-            noted.write_text(str(free_port()))
-        return int(noted.read_text())
-
     def kill(self) -> None:
         """As power does."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-
-    @property
-    def bus(self) -> int:
-        """Where the other servers talk to it."""
-        return self._bus()
 
 
 class Valkeys:

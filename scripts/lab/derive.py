@@ -11,7 +11,7 @@ import yaml
 
 from scripts.lab.services import ADDRESS, POSTGRES_PORT, REDIS_PORT
 
-HEAD: Final = "10.77.0.11"
+HEAD: Final = ADDRESS
 WORKERS: Final = ("10.77.0.12", "10.77.0.13")
 PARTITIONS: Final = 16
 SHARDS: Final = 4

@@ -22,8 +22,8 @@ import psycopg
 import yaml
 
 from rebu_ray.simulate.tables import TABLES
+from scripts.lab import services
 from scripts.lab.derive import HEAD, SHARDS, WORKERS, derive
-from scripts.lab.services import ADDRESS, POSTGRES_PORT
 
 PORT: Final = 8000
 USERS: Final = 20
@@ -219,12 +219,12 @@ class Lab:
 
     def rides(self, numbers: range, status: str) -> None:
         """Have the application write rides to its database."""
-        password = next(
-            line.split("=", 1)[1]
-            for line in (self.work / "secrets.env").read_text().splitlines()
-            if line.startswith("POSTGRES_PASSWORD=")
-        )
-        login: dict[str, Any] = {"host": ADDRESS, "port": POSTGRES_PORT, "user": "rebu", "password": password}
+        login: dict[str, Any] = {
+            "host": services.ADDRESS,
+            "port": services.POSTGRES_PORT,
+            "user": "rebu",
+            "password": services.secrets(self.work)["POSTGRES_PASSWORD"],
+        }
         if not numbers.start:
             with psycopg.connect(dbname="postgres", autocommit=True, **login) as connection:
                 connection.execute("CREATE DATABASE rides")
@@ -350,8 +350,10 @@ def play(lab: Lab) -> None:
     lab.check("the audit balances", audit["balanced"], audit["balanced"])
     said = lab.ssh(HEAD, "~/rebu/venv/bin/rebu verify; echo ended $?", seconds=300)
     lab.check("rebu verify", said.strip().splitlines()[-1], said.rstrip().endswith("ended 0"))
-    said = lab.ssh(HEAD, "~/rebu/venv/bin/rebu sql 'select count(*) as n from fact_ride'", seconds=300, check=False)
-    lab.say(f"rebu sql: {' '.join(said.split())}")
+    asked = "~/rebu/venv/bin/rebu sql 'select count(*) as n from fact_ride'"
+    said = lab.ssh(HEAD, f"~/rebu/venv/bin/rebu warehouse load && {asked}", seconds=300, check=False)
+    last = said.strip().rpartition("\n")[2]
+    lab.check("rebu sql counts the rides", last, last == json.dumps({"n": 2 * RIDES}))
     said = lab.ssh(WORKERS[0], "~/rebu/venv/bin/rebu node drain --seconds 600", check=False)
     lab.check("a node is drained", " ".join(said.split()), said.startswith("draining "))
 

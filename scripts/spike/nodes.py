@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +139,7 @@ class OnNodes(Platform):
         self.folder = folder
         self._redis = redis
         self._settings = settings
+        self._session: Path | None = None
         self._head: Program | None = None
         self._up: Program | None = None
 
@@ -198,17 +199,19 @@ class OnNodes(Platform):
         for program in (self._up, self._head):
             if program is not None:
                 program.stop()
-        logs = self.folder / "logs"
-        shutil.rmtree(logs, ignore_errors=True)
-        if (found := self._session / "session_latest" / "logs").exists():
-            shutil.copytree(found.resolve(), logs, ignore=lambda _, names: [n for n in names if n.endswith(".sock")])
-        shutil.rmtree(self._session, ignore_errors=True)
+        if self._session is not None:
+            local_ray.keep_logs(self._session, str(self.folder))
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             del os.environ[name]
 
 
-def far_redis(folder: Path) -> tuple[ValkeyServer, Far]:
-    """A Valkey, and the way to it; both are started, and to be stopped by the caller."""
+@contextmanager
+def far_redis(folder: Path) -> Iterator[Far]:
+    """A way to a Valkey of its own."""
     server = ValkeyServer(port=free_port(), data_dir=folder / "valkey")
     server.start()
-    return server, Far(server.port).__enter__()
+    try:
+        with Far(server.port) as far:
+            yield far
+    finally:
+        server.stop()

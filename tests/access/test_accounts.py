@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -22,7 +20,6 @@ from rebu_ray.store.member import Codec
 from rebu_ray.store.rows import Routed, to_batch
 from tests.access.serving import ADMIN, READ, WRITE, Backends, FakeIntake, Scene, refused, visit
 from tests.access.worlds import World
-from tests.conftest import Valkey
 from tests.records import NOW, said
 from tests.store.disk import PARTITIONS
 
@@ -52,12 +49,6 @@ class Accounting(Backends):
         disk, log = self.world._disk, self.world.log
         auditor = Auditor(open_journal(disk.journal_uri), Lake(disk.lake_uri), PARTITIONS)
         return auditor.audit([Held(dict(log.last_seq), log.pending.entries())], *args)
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("world"), valkey)) as made:
-        yield made
 
 
 def play(world: World, scene: Scene[Any], asked: list[str] | None = None) -> Any:

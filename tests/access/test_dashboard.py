@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,17 +20,10 @@ from rebu_ray.passes import Use, issue
 from rebu_ray.settings import Settings
 from tests.access.serving import ADMIN, KEYS, READ, WRITE, Backends, reading, refused, visit
 from tests.access.worlds import World
-from tests.conftest import Valkey
 
 FOLDER = Path(rebu_ray.access.dashboard.__file__).parent
 COOKIE = cookie_name(Settings().port)
 MOST_BYTES = 300_000
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("world"), valkey)) as made:
-        yield made
 
 
 def cookie(key: str = KEYS.read, seconds: float = 60, use: Use = Use.SESSION) -> dict[str, str]:

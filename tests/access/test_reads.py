@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
@@ -22,17 +20,10 @@ from rebu_ray.records import Kind, Record, Source
 from rebu_ray.store.index import position_key
 from tests.access.serving import ADMIN, KEYS, READ, WRITE, Backends, FakeIntake, reading, refused, visit
 from tests.access.worlds import World
-from tests.conftest import Valkey
 from tests.records import NOW, identified, said
 from tests.store.disk import PARTITIONS
 
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"read-key:").decode()}
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("world"), valkey)) as made:
-        yield made
 
 
 def get(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 from urllib.parse import quote
@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebu_ray.process.tasks import recompute
-from rebu_ray.records import Kind, MatchedBy, Record, Source
+from rebu_ray.records import Record
 from rebu_ray.store.index import position_key, position_value
-from rebu_ray.store.rows import decode
 from tests.access.serving import ADMIN, READ, WRITE, Backends, reading, refused, write
-from tests.access.worlds import World
+from tests.access.worlds import World, take
 from tests.conftest import Valkey
 from tests.process.path import message, ride, user
 from tests.records import NOW, said, seeded
@@ -25,27 +23,6 @@ from tests.store.disk import PARTITIONS, unsynced
 
 ROUTES = ("/v1/rides/r1", "/v1/rides/r1/messages", "/v1/messages/m1", "/v1/users/ada/rides", "/v1/users/ada/messages")
 LISTS = ("rides", "messages")
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("world"), valkey)) as made:
-        yield made
-
-
-def take(world: World, *records: Record) -> None:
-    """Rows, and the documents that follow from them."""
-    world.write(*records)
-    subjects = sorted({f"u:{record.user_id}" for record in records if record.user_id is not None})
-    data = recompute(world.index.redis, PARTITIONS, subjects)
-    world.write(*(_record(row) for row in (decode(data).to_pylist() if data else [])))
-
-
-def _record(row: dict[str, Any]) -> Record:
-    names = ("id", "name", "event_time", "received_at", "body", "user_id", "anonymous_id", "request_id", "links")
-    matched_by = None if row["matched_by"] is None else MatchedBy(row["matched_by"])
-    kind, source = Kind(row["kind"]), Source(row["source"])
-    return Record(kind=kind, source=source, matched_by=matched_by, **{name: row[name] for name in names})
 
 
 def get(

@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from typing import Any
@@ -33,12 +33,6 @@ from tests.ride_documents import Document, Rides, Said, conditions, spread, stat
 from tests.store.disk import unsynced
 
 FORMATS = ("csv", "parquet", "arrow")
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("world"), valkey)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,12 +20,6 @@ from tests.ride_documents import Rides, Said
 
 HOUR_MS = 3_600_000
 TODAY = date(2026, 3, 2)
-
-
-@pytest.fixture
-def world(valkey: Valkey, tmp_path: Any) -> Iterator[World]:
-    with closing(World(tmp_path, valkey)) as made:
-        yield made
 
 
 def get(world: World, params: dict[str, Any], headers: dict[str, str] = READ) -> httpx.Response:

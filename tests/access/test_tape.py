@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ SPAN = 9
 spots = st.tuples(st.integers(NOW, NOW + SPAN), st.sampled_from("abc"))
 
 
+@cache
 def member(at: int, record_id: str, seq: int) -> bytes:
     rows = journalled([Routed(0, KEY, said("ada", record_id, at))], {0: seq - 1})
     return members(rows, Codec())[0]

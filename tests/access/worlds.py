@@ -9,7 +9,8 @@ from typing import Any
 
 from rebu_ray.access.cold import LakeReader
 from rebu_ray.access.history import Histories
-from rebu_ray.records import HISTORY_KINDS, Kind, Record
+from rebu_ray.process.tasks import recompute
+from rebu_ray.records import HISTORY_KINDS, Kind, MatchedBy, Record, Source
 from rebu_ray.store import facts
 from rebu_ray.store.forgetting import forget, names_in_rows, names_of
 from rebu_ray.store.index import Index, commands, position_commands
@@ -17,7 +18,7 @@ from rebu_ray.store.journal import open_journal
 from rebu_ray.store.lake import DataFile, Lake, TallyFile
 from rebu_ray.store.member import Codec, place
 from rebu_ray.store.redis_cluster import connect_async
-from rebu_ray.store.rows import partition_of
+from rebu_ray.store.rows import decode, partition_of
 from rebu_ray.store.scrub import commit_scrubbed, scrub
 from rebu_ray.store.tombstones import Hashing, Tombstones
 from tests.conftest import Valkey
@@ -162,3 +163,22 @@ class World:
             if theirs and record.kind in HISTORY_KINDS:
                 found.setdefault(place(record.event_time, record.id), []).append(record)
         return found
+
+
+def take(world: World, *records: Record) -> None:
+    """Write records, and the documents that follow from them."""
+    world.write(*records)
+    follow(world, *sorted({f"u:{record.user_id}" for record in records if record.user_id is not None}))
+
+
+def follow(world: World, *subjects: str) -> None:
+    """Write the documents of subjects that are others now."""
+    data = recompute(world.index.redis, PARTITIONS, subjects)
+    world.write(*(_record(row) for row in (decode(data).to_pylist() if data else [])))
+
+
+def _record(row: dict[str, Any]) -> Record:
+    names = ("id", "name", "event_time", "received_at", "body", "user_id", "anonymous_id", "request_id", "links")
+    matched_by = None if row["matched_by"] is None else MatchedBy(row["matched_by"])
+    kind, source = Kind(row["kind"]), Source(row["source"])
+    return Record(kind=kind, source=source, matched_by=matched_by, **{name: row[name] for name in names})

@@ -130,10 +130,15 @@ def morning() -> show.Morning:
     return show.imagine(150, 2.0, 49)
 
 
+def made(folder: Path) -> Path:
+    """An empty database of the application."""
+    create(f"sqlite:///{folder / 'app.sqlite'}")
+    return folder / "app.sqlite"
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    create(f"sqlite:///{tmp_path / 'app.sqlite'}")
-    return tmp_path / "app.sqlite"
+    return made(tmp_path)
 
 
 @pytest.fixture
@@ -153,10 +158,25 @@ def through(up: Up, morning: show.Morning, database: Path | None, stop: threadin
     return asyncio.run(show.live_through(up, morning, url, stop or threading.Event(), console))  # type: ignore[arg-type]
 
 
-def test_the_database_lives_while_the_morning_streams(
-    up: Up, morning: show.Morning, database: Path, platform: Platform
-) -> None:
-    past = through(up, morning, database)
+class Lived(NamedTuple):
+    """A morning to its end, and the platform that it was sent to."""
+
+    past: Any
+    up: Up
+    platform: Platform
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, morning: show.Morning) -> Iterator[Lived]:
+    database = made(tmp_path_factory.mktemp("lived"))
+    platform = Platform(database, morning)
+    with answering(platform) as url:
+        up = Up(url, KEYS)
+        yield Lived(through(up, morning, database), up, platform)
+
+
+def test_the_database_lives_while_the_morning_streams(lived: Lived, morning: show.Morning) -> None:
+    past, _, platform = lived
     assert past.served is not None
     rides = [ride for hour in morning.hours for ride in hour.rides]
     assert set(past.served.rides) == {ride.ride_id for ride in rides}
@@ -217,8 +237,8 @@ def test_a_morning_that_is_stopped_ends_at_once(up: Up, morning: show.Morning, d
     assert through(up, morning, None, stop) is None
 
 
-def test_the_worst_rides_are_shown_with_reasons_and_messages(up: Up, morning: show.Morning, database: Path) -> None:
-    past = through(up, morning, database)
+def test_the_worst_rides_are_shown_with_reasons_and_messages(lived: Lived, morning: show.Morning) -> None:
+    past, up, _ = lived
     out = io.StringIO()
     with Rebu(up.url, KEYS.admin) as client:
         worst = summary.show_worst(Console(file=out, width=80), client)

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from rebu_ray.ingest.admission import MAX_REQUESTS, MOST_WAIT_S, Admission, overloaded
 from rebu_ray.records import BadRequest
+from tests.clock import Clock
 from tests.records import seeded
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def wait(admission: Admission, amount: int) -> int:

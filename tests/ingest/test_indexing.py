@@ -31,8 +31,8 @@ from rebu_ray.store.rows import partition_of
 from rebu_ray.store.tombstones import Hashing, Names, Tombstones
 from tests.conftest import Valkey
 from tests.records import NOW, identified, said
+from tests.store.contents import dump
 from tests.store.disk import PARTITIONS, Disk, batch, unsynced
-from tests.store.test_index import dump
 
 USERS = [f"user{n}" for n in range(12)]
 Before = Callable[[Piece], Awaitable[None]]

@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray.ingest.reports import GONE_SECONDS, Reports
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def test_who_comes_gets_the_lowest_number_that_is_free_and_keeps_it() -> None:
@@ -22,7 +16,7 @@ def test_who_comes_gets_the_lowest_number_that_is_free_and_keeps_it() -> None:
     reports = Reports(clock)
     assert [reports.note("gateway", who, None, b"") for who in "abc"] == [0, 1, 2]
     assert reports.note("reader", "x", None, b"") == 0, "each kind has its own"
-    clock.now = GONE_SECONDS
+    clock.now += GONE_SECONDS
     assert [reports.note("gateway", who, number, b"") for who, number in (("c", 2), ("a", 0))] == [2, 0]
     clock.now += 1
     assert reports.note("gateway", "d", None, b"new") == 1, "b is gone"

@@ -10,18 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray.ingest.sizing import FILL, LATE_SECONDS, UP_SECONDS, Load, ShardSize, bundles, gateways
+from tests.clock import Clock
 
 MB = 1_000_000.0
 DOWN_S = 60.0
 loads = st.floats(0, 1000 * MB)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Shards:

@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebu_ray.ingest.traffic import WINDOW_S, Demand, Meter, Report, Work
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def test_work_is_what_is_worked_on_at_once_and_a_refusal_is_none() -> None:

@@ -34,6 +34,7 @@ from rebu_ray.store.member import Codec, place
 from rebu_ray.store.rows import Routed, partition_of, to_batch, with_seq
 from tests.conftest import Valkey
 from tests.records import NOW, ids, journalled, routed, said, seeded, texts
+from tests.store.contents import dump
 
 P = 4
 KEYS = Keys(P)
@@ -45,17 +46,6 @@ def index(valkey: Valkey) -> Iterator[Index]:
     made = Index(valkey.url)
     yield made
     made.close()
-
-
-def dump(client: Any) -> dict[bytes, object]:
-    """Every key with its value; what was compressed is compared as it is."""
-    readers = {
-        b"string": client.get,
-        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-        b"set": client.smembers,
-        b"hash": client.hgetall,
-    }
-    return {key: readers[client.type(key)](key) for key in client.scan_iter()}
 
 
 def row(source: Source, received_at: int = NOW, **values: Any) -> Record:

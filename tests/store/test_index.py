@@ -40,6 +40,7 @@ from rebu_ray.store.member import Codec, place, place_id, place_time, split, tim
 from rebu_ray.store.rows import partition_of
 from tests.conftest import Valkey
 from tests.records import NOW, identified, ids, journalled, routed, said, seeded, unlinked
+from tests.store.contents import dump
 
 P = 4
 NEVER = 2**62
@@ -62,17 +63,6 @@ def index(shared: Index, redis_url: str) -> Index:
 
 def send(index: Index, rows: pa.RecordBatch) -> None:
     index.send(commands(rows, P, Codec()))
-
-
-def dump(client: Any) -> dict[bytes, object]:
-    """Every key with its value."""
-    readers = {
-        b"string": client.get,
-        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-        b"set": client.smembers,
-        b"hash": client.hgetall,
-    }
-    return {key: readers[client.type(key)](key) for key in client.scan_iter()}
 
 
 users = st.sampled_from(["ada", "bob", "ü:{1}"])

@@ -60,10 +60,10 @@ class Server:
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Server]:
     """A cluster, in the place of the one server that the tests from elsewhere ask for."""
-    with valkeys() as servers, closing(Server(servers).client) as client:
+    with valkeys() as servers:
         found = Server(servers)
-        found.client = client
-        yield found
+        with closing(found.client):
+            yield found
 
 
 @pytest.fixture

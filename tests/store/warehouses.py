@@ -68,5 +68,9 @@ class House:
 
 def read(path: Path, statement: str) -> list[Row]:
     with duckdb.connect(str(path), read_only=True) as connection:
-        found: list[Row] = connection.sql(statement).to_arrow_table().to_pylist()
-        return found
+        return selected(connection, statement)
+
+
+def selected(connection: duckdb.DuckDBPyConnection, statement: str) -> list[Row]:
+    found: list[Row] = connection.sql(statement).to_arrow_table().to_pylist()
+    return found

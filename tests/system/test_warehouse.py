@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from rebu_ray.client import Rebu, RebuError
 from rebu_ray.simulate.tables import TABLES
-from tests.system.running import Item, Running, await_true, rebu
+from tests.store.warehouses import read
+from tests.system.running import Running, await_true, rebu
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -82,12 +82,6 @@ def platform(tmp_path: Path) -> Iterator[Running]:
     made.clean_up()
 
 
-def rows(path: Path, statement: str) -> list[Item]:
-    with duckdb.connect(str(path), read_only=True) as connection:
-        found: list[Item] = connection.sql(statement).to_arrow_table().to_pylist()
-        return found
-
-
 def test_load_ask_verify_and_erase(platform: Running, application: Application) -> None:
     platform.start("--appdb", application.url)
     here = ("--data-dir", platform.data_dir)
@@ -105,8 +99,8 @@ def test_load_ask_verify_and_erase(platform: Running, application: Application) 
         assert b"u7" in path.read_bytes()
         client.erase("u7")
         await_true(lambda: client.erasure("u7")["status"] == "erased", "the erasure to be complete")
-        assert rows(path, "FROM dim_user WHERE user_id = 'u7'") == []
-        assert rows(path, "FROM fact_ride WHERE user_id = 'u7'") == []
+        assert read(path, "FROM dim_user WHERE user_id = 'u7'") == []
+        assert read(path, "FROM fact_ride WHERE user_id = 'u7'") == []
         assert b"User 7\x00" not in path.read_bytes()
         assert client.status()["warehouse"]["detail"] is None
     assert platform.stop() == 0
@@ -123,17 +117,17 @@ def test_load_ask_verify_and_erase(platform: Running, application: Application) 
 
 
 def _loaded(path: Path, application: Application) -> None:
-    assert [r["n"] for r in rows(path, "SELECT count(*) AS n FROM fact_ride")] == [200]
+    assert [r["n"] for r in read(path, "SELECT count(*) AS n FROM fact_ride")] == [200]
     for table in ("user", "driver"):
-        [found] = rows(path, f"SELECT count(*) AS n FROM dim_{table} WHERE is_current")
+        [found] = read(path, f"SELECT count(*) AS n FROM dim_{table} WHERE is_current")
         assert found["n"] == application.count(f"{table}s")
-    [joined] = rows(
+    [joined] = read(
         path,
         "SELECT count(*) AS n, sum(fare_cents)::BIGINT AS fares FROM fact_ride JOIN dim_user USING (user_key) "
         "JOIN dim_driver USING (driver_key) JOIN dim_date USING (date_key) JOIN dim_zone ON zone_key = pickup_zone_key",
     )
     assert joined == {"n": 200, "fares": sum(range(200))}
-    [message] = rows(path, "SELECT message_id, link_status, ride_id FROM fact_message")
+    [message] = read(path, "SELECT message_id, link_status, ride_id FROM fact_message")
     assert message["message_id"] == "m1"
 
 
@@ -170,10 +164,10 @@ def _changed(platform: Running, application: Application, path: Path) -> None:
     done = rebu("warehouse", "load", "--data-dir", platform.data_dir)
     assert done.returncode == 0, done.stderr
     assert "users.tier is new" in done.stderr
-    assert {r["ride_id"] for r in rows(path, "FROM fact_ride")} == {*(f"r{n}" for n in range(200)), "late"} - {"r5"}
-    versions = rows(path, "SELECT name, is_current FROM dim_driver WHERE driver_id = 'd1' ORDER BY valid_from")
+    assert {r["ride_id"] for r in read(path, "FROM fact_ride")} == {*(f"r{n}" for n in range(200)), "late"} - {"r5"}
+    versions = read(path, "SELECT name, is_current FROM dim_driver WHERE driver_id = 'd1' ORDER BY valid_from")
     assert [tuple(v.values()) for v in versions] == [("Driver 1", False), ("Driver 1 again", True)]
-    named = rows(
+    named = read(
         path,
         "SELECT DISTINCT name, requested_at >= '2026-03-01 08:30:00' AS later FROM fact_ride "
         "JOIN dim_driver USING (driver_key) WHERE fact_ride.driver_id = 'd1' ORDER BY later",
@@ -193,5 +187,5 @@ def _retyped(platform: Running, application: Application, path: Path) -> None:
     assert "users.tier was BIGINT and now has values of type VARCHAR" in done.stderr
     assert path.read_bytes() == before
     assert rebu("warehouse", "load", "--rebuild", *here).returncode == 0
-    [found] = rows(path, "SELECT tier FROM dim_user WHERE user_id = 'u1' AND is_current")
+    [found] = read(path, "SELECT tier FROM dim_user WHERE user_id = 'u1' AND is_current")
     assert found["tier"] == "gold"

@@ -32,8 +32,8 @@ def take_versions(connection: Connection, source: Source, kind: str) -> None:
     )
 
 
-def rebuild_people(connection: Connection, source: Source, extras: list[Column]) -> int:
-    """Make the rows of everybody in ``changed_SOURCE`` anew; how many people that are."""
+def rebuild_people(connection: Connection, source: Source, extras: list[Column]) -> None:
+    """Make the rows of everybody in ``changed_SOURCE`` anew."""
     table, key, natural = TABLE_OF[source], KEYS[source], KEY_OF[source]
     columns = [Column(name, name, kind) for name, kind in PEOPLE[source].items()] + extras
     values = ", ".join(f"{value(column, 'w_body')} AS {quoted(column.column)}" for column in columns)
@@ -64,8 +64,6 @@ def rebuild_people(connection: Connection, source: Source, extras: list[Column])
         WHERE NOT w_deleted OR (w_earlier AND w_later)
         """
     )
-    found = connection.execute(f"SELECT count(*) FROM changed_{source}").fetchone()
-    return int(found[0]) if found else 0
 
 
 def resolve(connection: Connection, source: Source, facts: Source, time: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rebu_ray.records import Kind, Source
 from rebu_ray.store.warehouse.dimensions import ZONES
 from rebu_ray.store.warehouse.schema import (
@@ -22,6 +24,8 @@ from rebu_ray.store.warehouse.schema import (
 )
 from rebu_ray.store.warehouse.source import Column, value
 from rebu_ray.store.warehouse.staging import Connection
+
+DOCUMENTS: Final = {Source.RIDES: Kind.RIDE_DOCUMENT, Source.MESSAGES: Kind.MESSAGE_DOCUMENT}
 
 
 def begin(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import duckdb
 import msgspec
 
-from rebu_ray.records import Kind, Source
+from rebu_ray.records import Source
 from rebu_ray.store.files import sync
 from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.layout import Layout
@@ -115,6 +115,9 @@ def _fill(
     source.begin(connection)
     facts.begin(connection)
     moved: dict[int, int] = {}
+    # Statements are run only where something came that they are about: most loads are of little.
+    came: set[str] = set()
+    events = False
     for partition in range(layout.partitions):
         since = progress.get(partition, 0)
         covered = _stage(stage, lake, partition, since, step)
@@ -122,30 +125,44 @@ def _fill(
             continue
         moved[partition] = covered
         step(f"take {partition}")
-        for table in KINDS:
+        came |= stage.kinds
+        events |= stage.events
+        rows = [table for table, kind in KINDS.items() if kind in stage.kinds]
+        for table in rows:
             source.look(connection, table)
-        for kind in (Kind.RIDE_DOCUMENT, Kind.MESSAGE_DOCUMENT):
-            facts.take_documents(connection, kind, partition)
-        for table in FACTS:
-            facts.take_extras(connection, table)
-        for people in dimensions.PEOPLE:
-            dimensions.take_versions(connection, people, str(KINDS[people]))
-        if since and (days := facts.late_days(connection)):
-            _recount(connection, stage, lake, partition, days, covered)
-        facts.take_events(connection, partition)
+        for kind in facts.DOCUMENTS.values():
+            if kind in stage.kinds:
+                facts.take_documents(connection, kind, partition)
+        for table in rows:
+            if table in FACTS:
+                facts.take_extras(connection, table)
+            else:
+                dimensions.take_versions(connection, table, str(KINDS[table]))
+        if stage.events:
+            if since and (days := facts.late_days(connection)):
+                _recount(connection, stage, lake, partition, days, covered)
+            facts.take_events(connection, partition)
     step("columns")
     notes: list[str] = []
     extras = source.settle(connection, notes, anew=anew)
     step("dimensions")
-    for table in FACTS:
-        facts.fill_extras(connection, table, extras[table])
+    for table, document in facts.DOCUMENTS.items():
+        if came & {KINDS[table], document}:
+            facts.fill_extras(connection, table, extras[table])
     for people in dimensions.PEOPLE:
-        dimensions.rebuild_people(connection, people, extras[people])
-    dimensions.resolve(connection, Source.USERS, Source.RIDES, "requested_at")
-    dimensions.resolve(connection, Source.DRIVERS, Source.RIDES, "requested_at")
-    dimensions.resolve(connection, Source.USERS, Source.MESSAGES, "sent_at")
-    facts.sum_events(connection)
-    dimensions.rebuild_places(connection)
+        if KINDS[people] in came:
+            dimensions.rebuild_people(connection, people, extras[people])
+    for people, table, time_of in (
+        (Source.USERS, Source.RIDES, "requested_at"),
+        (Source.DRIVERS, Source.RIDES, "requested_at"),
+        (Source.USERS, Source.MESSAGES, "sent_at"),
+    ):
+        if came & {KINDS[people], KINDS[table], facts.DOCUMENTS[table]}:
+            dimensions.resolve(connection, people, table, time_of)
+    if events:
+        facts.sum_events(connection)
+    if events or came & set(facts.DOCUMENTS.values()):
+        dimensions.rebuild_places(connection)
     step("progress")
     for partition, covered in moved.items():
         connection.execute("DELETE FROM meta.progress WHERE partition = ?", [partition])

@@ -48,6 +48,10 @@ class Stage:
         self._connection = connection
         self._lake = lake
         self._tombstones = tombstones
+        self.kinds: set[str] = set()
+        """Of the documents and rows that are staged."""
+        self.events = False
+        """Whether events are."""
 
     def fill(self, partition: int, manifest: Manifest, since: int) -> None:
         """Stage the rows of a partition after a sequence number. Raises FileNotFoundError for a file that was merged.
@@ -61,6 +65,7 @@ class Stage:
                 received_at BIGINT, seq BIGINT, body VARCHAR);
         """)
         self._connection.execute(_STAGED_EVENTS)
+        self.kinds, self.events = set(), False
         for file in manifest.rides:
             if file.last_seq > since:
                 self._rides(partition, file, since)
@@ -118,6 +123,7 @@ class Stage:
         """Documents of messages; what is shown of them lies in an envelope."""
         if not rows.num_rows:
             return
+        self.kinds.add(Kind.MESSAGE_DOCUMENT)
         self._register(rows.select(["name", "kind", "seq", "received_at", "body"]))
         self._connection.execute("""
             INSERT INTO staged_documents SELECT name, kind, seq, received_at,
@@ -130,6 +136,7 @@ class Stage:
         rows = rows.filter(pa.array(counted(rows)))
         if not rows.num_rows:
             return
+        self.events = True
         self._register(rows.select(["fingerprint", "kind", "source", "name", "event_time", "received_at"]))
         # Paths of requests hold ids: of an access line the method is its name.
         self._connection.execute(
@@ -149,6 +156,7 @@ class Stage:
 
     def _insert(self, table: str, rows: pa.Table) -> None:
         if rows.num_rows:
+            self.kinds.update(pc.unique(rows["kind"]).to_pylist())
             self._register(rows)
             self._connection.execute(f"INSERT INTO {table} SELECT * FROM chunk")
 

@@ -58,11 +58,11 @@ def test_any_history_has_a_forecast_in_order(counts: list[int], days: int, free:
 
 
 @settings(seeded, max_examples=5)
-@given(st.integers(60, 160), st.integers(0, 999), st.sampled_from([0.05, 0.3]))
+@given(st.integers(60, 110), st.integers(0, 999), st.sampled_from([0.05, 0.3]))
 def test_what_comes_later_changes_nothing_that_was_said_before(days: int, seed: int, noise: float) -> None:
     counts = weekly(days, 200, noise, seed)
     origin = days * 2 // 3
-    before, after = said_by_all(Series(MONDAY, np.array(counts)).until(origin), 14, ()), {}
+    before = said_by_all(Series(MONDAY, np.array(counts)).until(origin), 14, ())
     changed = [*counts[:origin], *(9_999.0 for _ in counts[origin:])]
     after = said_by_all(Series(MONDAY, np.array(changed)).until(origin), 14, ())
     assert all((before[name] == after[name]).all() for name in NAMES)
@@ -102,10 +102,10 @@ def test_growth_is_followed_better_than_by_the_baseline() -> None:
 
 def test_bands_hold_about_what_they_promise() -> None:
     inside: dict[float, list[float]] = {0.8: [], 0.95: []}
-    for seed in range(8):
-        counts = weekly(105, 500, 0.2, seed)
-        made = forecast(prepared(MONDAY, counts[:90]), 14)
-        came = counts[91:105]
+    for seed in range(4):
+        counts = weekly(119, 500, 0.2, seed)
+        made = forecast(prepared(MONDAY, counts[:90]), 28)
+        came = counts[91:]
         inside[0.8] += [day.lo80 <= value <= day.hi80 for day, value in zip(made.items, came, strict=True)]
         inside[0.95] += [day.lo95 <= value <= day.hi95 for day, value in zip(made.items, came, strict=True)]
     assert 0.7 < np.mean(inside[0.8]) < 0.9
