@@ -22,7 +22,7 @@ check: venv ## formatting, lint, types
 	$(BIN)/mypy
 
 quick: venv ## the tests that start nothing (ARGS go to pytest)
-	$(BIN)/python -m pytest $(TWO) -m "not system" $(ARGS)
+	$(BIN)/python -m pytest $(TWO) -m "not system" --ignore=tests/system $(ARGS)
 
 test: check ## check, then every test (ARGS go to pytest)
 	$(BIN)/python -m pytest $(TWO) $(TESTS) $(ARGS)
