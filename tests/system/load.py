@@ -17,6 +17,8 @@ from tests.system.running import Item, Running, await_true
 
 USERS: Final = 6
 BATCH: Final = 10
+PAUSE_SECONDS: Final = 0.05
+"""Between two batches of a writer: tests wait for what happens meanwhile, which wants the cores more."""
 RESENT: Final = 11
 """Every so manieth request that was acknowledged is sent once more, on purpose."""
 
@@ -35,7 +37,7 @@ class Load:
         writers: int = 4,
         *,
         users: int = USERS,
-        pause: float = 0.0,
+        pause: float = PAUSE_SECONDS,
         mistakes: bool = False,
     ) -> None:
         """`pause`: seconds between two batches of a writer. `mistakes`: some batches hold a record that is none."""

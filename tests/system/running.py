@@ -21,6 +21,7 @@ from urllib.parse import quote
 import httpx
 import psutil
 
+from rebu_ray.keys import load_keys
 from rebu_ray.platform.local_ray import free_port, session_folder
 
 REBU: Final = Path(sys.executable).with_name("rebu")
@@ -36,12 +37,15 @@ Found = TypeVar("Found")
 def await_true(ask: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
     """The first answer that is true, asked again and again."""
     deadline = time.monotonic() + seconds
+    pause = 0.02
     while True:
         found = ask()
         if found:
             return found
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
+        # What is asked often takes the cores from what is waited for.
+        pause = min(1.2 * pause, 0.25)
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -118,8 +122,9 @@ class Running:
         ready = f"Rebu is ready at {self.url}"
         await_true(lambda: process.poll() is not None or ready in self.said(), "the platform to start", START_SECONDS)
         assert process.poll() is None, f"`rebu up` ended with {process.returncode}:\n{self.said()}"
-        known = json.loads(rebu("keys", "--data-dir", self.data_dir).stdout)
-        self.write_key, self.read_key, self.admin_key = known["write"], known["read"], known["admin"]
+        given = (self.settings.get(f"REBU_{name}_KEY", "") for name in ("WRITE", "READ", "ADMIN"))
+        known = load_keys(str(self.data_dir), *given)
+        self.write_key, self.read_key, self.admin_key = known.write, known.read, known.admin
         self._http = httpx.Client(base_url=self.url, timeout=120)
 
     @property

@@ -30,7 +30,7 @@ def sizes(platform: Running) -> tuple[int, int]:
 def test_the_platform_grows_with_its_load_and_shrinks_after_it() -> None:
     with own_platform("sizes", SETTINGS, shards=1) as platform:
         assert sizes(platform) == (1, 1)
-        with Load(platform, "rush", writers=6) as load:
+        with Load(platform, "rush", writers=6, pause=0.0) as load:
             await_true(lambda: sizes(platform) == (2, 2), "the platform to grow")
             load.await_more(300)
             told = platform.status()["autoscaling"]
