@@ -49,6 +49,7 @@ from rebu_ray.access.requests import with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
+from rebu_ray.ingest.failure import cause
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.shards import Shards
@@ -329,17 +330,15 @@ async def _coordinator_away(request: Request, error: Exception) -> Response:
 
 
 async def _elsewhere_failed(request: Request, error: Exception) -> Response:
-    cause: BaseException | None = error
-    while isinstance(cause, ray.exceptions.RayTaskError):
-        cause = cause.cause
-    if isinstance(cause, UNAVAILABLE):
-        return await _index_away(request, cause)
-    if isinstance(cause, ray.exceptions.RayActorError):
-        log.warning("%s: %s", _shape(request), cause)
+    found = cause(error)
+    if isinstance(found, UNAVAILABLE):
+        return await _index_away(request, found)
+    if isinstance(found, ray.exceptions.RayActorError):
+        log.warning("%s: %s", _shape(request), found)
         return _error(503, "unavailable", "a shard is being restarted; send again in a few seconds", 5)
-    if isinstance(cause, (OSError, JournalError, LakeError)):
-        log.warning("%s: %s", _shape(request), cause)
-        return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {cause}", 5)
+    if isinstance(found, (OSError, JournalError, LakeError)):
+        log.warning("%s: %s", _shape(request), found)
+        return _error(503, "storage_unavailable", f"journal or lake cannot be used now: {found}", 5)
     return await _failed(request, error)
 
 

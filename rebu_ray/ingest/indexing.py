@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from rebu_ray.ingest.failure import cause
 from rebu_ray.ingest.processing import Cursor, Processing
 from rebu_ray.ingest.routing import shard_name
 from rebu_ray.process.dirty import Touched, touched, touched_again
@@ -173,9 +174,9 @@ class Indexing:
                     await self.catch_up()
                 failures = 0
             except UNAVAILABLE as error:
+                self._trouble = f"Redis: {cause(error)}"
                 if failures % 30 == 0:
-                    log.warning("shard %d: index still unavailable: %s", self._slot, error)
-                self._trouble = f"Redis: {error}"
+                    log.warning("shard %d: index still unavailable: %s", self._slot, self._trouble)
                 failures += 1
             except (ray.exceptions.RayError, LakeError, OSError) as error:
                 log.exception("shard %d: the index cannot be rebuilt; it is tried again", self._slot)

@@ -62,8 +62,11 @@ def shards(site: Site) -> list[Item]:
 
 
 def await_current(site: Site) -> None:
-    await_true(lambda: all(shard["index"] == "current" for shard in shards(site)), "the index to be whole")
-    assert site.platform.http.get("/readyz").status_code == 200
+    def current() -> bool:
+        whole = all(shard["index"] == "current" for shard in shards(site))
+        return whole and site.platform.http.get("/readyz").status_code == 200
+
+    await_true(current, "the index to be whole")
 
 
 def refusal(site: Site, load: Load) -> str:

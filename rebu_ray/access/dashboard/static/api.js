@@ -24,9 +24,9 @@ export async function send(method, path, { params = {}, headers = {}, signal = l
     if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
   }
   const answer = await fetch(url, { method, headers, signal, credentials: "same-origin" });
-  const body = await answer.json().catch(() => ({}));
-  if (answer.ok) return body;
-  throw new ApiError(answer.status, body, Number(answer.headers.get("retry-after")) || 0);
+  // One that the page no longer waits for breaks off here: only an error may be no JSON.
+  if (answer.ok) return answer.status === 204 ? {} : answer.json();
+  throw new ApiError(answer.status, await answer.json().catch(() => ({})), Number(answer.headers.get("retry-after")) || 0);
 }
 
 // GET; what says to come back later is asked again a few times.
