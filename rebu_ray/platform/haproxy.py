@@ -11,6 +11,10 @@ The replicas are told which address a request came from: in X-Forwarded-For, aft
 Requests of one path go to one replica, as long as that has no more than one and a half times its share: writes that
 meet in a replica go together to the shards, while reads, whose paths name users, spread over all of them.
 
+Serve starts another HAProxy whenever replicas come or go, and has the one before keep the connections on which nobody
+asks anything at the moment. Whoever asks on one of these later would be sent to replicas that are gone by then, so they
+are closed at once: clients look for that before they ask.
+
 Whoever is slow is kept away from the replicas: headers have to come within ten seconds, the beginning of a body
 (16 KB) within ten more, and a connection on which nothing comes for a minute is ended. What HAProxy itself refuses it
 refuses in JSON; only of what never becomes a request (no HTTP, headers over 16 KB or too slow) it says so in its own
@@ -69,6 +73,7 @@ sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|'
     -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @FOLDER@/503.http|' \
     -e 's|^\( *errorfile 50[234]\) .*|\1 @FOLDER@/503.http|' \
     -e 's| mode 666 level admin| mode 600 level admin|' \
+    -e '/^ *option idle-close-on-response/d' \
     -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
     -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 150|' \
     -e 's|^frontend http_frontend.*|&\n    @REQUEST_ID@|' \
