@@ -8,8 +8,9 @@ configuration.
 
 The replicas are told which address a request came from: in X-Forwarded-For, after what a proxy in front has said.
 
-Requests of one path go to one replica, as long as that has no more than one and a half times its share: writes that
-meet in a replica go together to the shards, while reads, whose paths name users, spread over all of them.
+Requests of one path go to one replica, as long as that has no more than one and a half times its share (of two, as
+long as it takes them): writes that meet in a replica go together to the shards, while reads, whose paths name users,
+spread over all of them.
 
 Serve starts another HAProxy whenever replicas come or go, and has the one before keep the connections on which nobody
 asks anything at the moment. Whoever asks on one of these later would be sent to replicas that are gone by then, so they
@@ -68,6 +69,8 @@ _REQUEST_ID: Final = (
 _SCRIPT: Final = r"""#!/bin/sh
 # Runs HAProxy on Serve's configuration with the changes that rebu_ray/platform/haproxy.py tells of.
 [ "$2" = "-f" ] || exec "@BINARY@" "$@"
+share=150
+[ "$(grep -c '^ *server SERVE_REPLICA' "$3")" -gt 2 ] || share=200
 sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|' \
     -e '/^listen stats/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|' \
     -e 's|return status 404 content-type text/plain lf-string "Path .*|return status 503 errorfile @FOLDER@/503.http|' \
@@ -75,7 +78,7 @@ sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|'
     -e 's| mode 666 level admin| mode 600 level admin|' \
     -e '/^ *option idle-close-on-response/d' \
     -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
-    -e 's|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor 150|' \
+    -e "s|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor $share|" \
     -e 's|^frontend http_frontend.*|&\n    @REQUEST_ID@|' \
     -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
     -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \
