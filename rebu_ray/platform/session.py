@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Final, NoReturn
 
 WATCH_SECONDS: Final = 0.5
@@ -21,6 +20,7 @@ AGAIN: Final = 75
 LIVED_SECONDS: Final = 60.0
 """A child that was killed sooner than this is not begun anew: it would be killed again, and again."""
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AWAITED: Final = (*_PASSED_ON, signal.SIGCHLD)
 
 
 def begin_anew() -> NoReturn:
@@ -37,28 +37,33 @@ def run_in_session(work: Callable[[], int], *, again: bool = False) -> NoReturn:
     begun anew, until somebody asks this process to stop.
     """
     stopping = False
-    child = 0
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        os.kill(child, number)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    # They are waited for, one after the other. A handler may run too late: before a wait that nothing ends any more.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    # What nobody handles may be dropped instead of waiting.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
         started = time.monotonic()
-        child = _fork(work)
-        for name in _PASSED_ON:
-            signal.signal(name, pass_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
-        _, status = os.waitpid(child, 0)
-        # From here on a signal would reach whatever took over the child's number, or be lost.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+        status, asked = _accompany(_fork(work))
+        stopping = stopping or asked
         code = os.waitstatus_to_exitcode(status)
         killed = code < 0 and time.monotonic() - started > LIVED_SECONDS
         if stopping or not again or not (code == AGAIN or killed):
             sys.exit(code % 256)
         print("the platform died and is started again", file=sys.stderr, flush=True)
+
+
+def _accompany(child: int) -> tuple[int, bool]:
+    """Pass on what this process is sent until the child ends: its status, and whether it was asked to stop."""
+    asked = False
+    while True:
+        number = signal.sigwait(_AWAITED)
+        if number != signal.SIGCHLD:
+            asked = True
+            os.kill(child, number)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status, asked
 
 
 def _fork(work: Callable[[], int]) -> int:
@@ -69,9 +74,9 @@ def _fork(work: Callable[[], int]) -> int:
     child = os.fork()
     if child:
         return child
-    for name in _PASSED_ON:
+    for name in _AWAITED:
         signal.signal(name, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
     os.setsid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     status = 1
