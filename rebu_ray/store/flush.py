@@ -15,7 +15,7 @@ from rebu_ray.store.lake import DataFile, Lake, Manifest, TallyFile, first_of_ea
 from rebu_ray.store.ride_files import RideFiles, moved
 from rebu_ray.store.ride_table import RIDES, split, to_rides
 from rebu_ray.store.rows import ROWS
-from rebu_ray.store.tally import as_table, no_longer_stored, received_as_stored
+from rebu_ray.store.tally import Entry, as_table, no_longer_stored, received_as_stored
 from rebu_ray.store.tally_files import add_tallies
 from rebu_ray.store.tombstones import Tombstones, none
 
@@ -54,7 +54,8 @@ def flush(
     Running it twice with the same manifests writes the same rows; only the owner's commit makes them count.
     """
     gathered: dict[int, list[pa.RecordBatch]] = {}
-    came: dict[int, list[pa.Table]] = {}
+    entries: dict[int, list[Entry]] = {}
+    untold: dict[int, list[pa.Table]] = {}
     for segment in segments:
         try:
             data = journal.read(segment)
@@ -69,13 +70,16 @@ def flush(
                     rows = rows if rows is not None else frame.rows()
                     part = rows.slice(start, span.count)
                     gathered.setdefault(span.partition, []).append(part)
-                    tallies = received_as_stored(part) if span.tallies is None else as_table(span.tallies)
-                    came.setdefault(span.partition, []).append(tallies)
+                    if span.tallies is None:
+                        untold.setdefault(span.partition, []).append(received_as_stored(part))
+                    else:
+                        entries.setdefault(span.partition, []).extend(span.tallies)
                 start += span.count
     results: list[Flushed] = []
     try:
         for p, batches in sorted(gathered.items()):
-            results.append(_flush_partition(lake, p, manifests[p], batches, came[p], tombstones or none()))
+            came = [as_table(entries.get(p, ())), *untold.get(p, ())]
+            results.append(_flush_partition(lake, p, manifests[p], batches, came, tombstones or none()))
     except OSError:
         # The disk may be full: what nobody will name goes.
         for result in results:
@@ -93,7 +97,8 @@ def _flush_partition(
     came: list[pa.Table],
     erased: Tombstones,
 ) -> Flushed:
-    rows = pa.Table.from_batches(batches, ROWS)
+    # Sorting looks at every row many times, and each time finds out in which of many small batches it is.
+    rows = pa.Table.from_batches(batches, ROWS).combine_chunks()
     rows = rows.filter(pc.greater(rows["seq"], manifest.covered_seq))
     covered_seq = pc.max(rows["seq"]).as_py()
     dead = erased.dead(rows)
