@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,7 +30,7 @@ from rebu_ray.process.rebuild import Hot, Piece, next_piece
 from rebu_ray.process.tasks import rebuild_task
 from rebu_ray.settings import Settings
 from rebu_ray.store import facts
-from rebu_ray.store.index import UNAVAILABLE, Index, Position, commands, position_commands
+from rebu_ray.store.index import UNAVAILABLE, Command, Index, Position, commands, position_commands
 from rebu_ray.store.lake import LakeError
 from rebu_ray.store.log import Commit, ShardLog
 from rebu_ray.store.member import Codec
@@ -41,6 +41,8 @@ log = logging.getLogger("rebu.shard")
 
 TASKS_AT_ONCE: Final = 2
 CHECK_SECONDS: Final = 1.0
+PART_ROWS: Final = 250
+"""Of so many rows the commands are made while Redis works on those before them."""
 AGAIN_SECONDS: Final = 30.0
 """The longest pause after a failure that is not Redis being away."""
 TELL_SECONDS: Final = 10.0
@@ -272,14 +274,20 @@ class Indexing:
             rows = rows.filter(pc.is_in(rows["partition"], value_set=pa.array(sorted(positions), pa.uint16())))
         rows = self._log.tombstones.keep(rows)
         if rows.num_rows:
-            sent = commands(rows, self._partitions, self._codec, watched)
-            self._index.send([*sent, *facts.commands(rows, self._partitions, self._codec)])
+            self._index.send_parts(self._parts(rows, watched))
         # Only when all rows are there: of commands sent at once, a Redis that is full may refuse some. A catch-up may
         # have been further already: positions do not go back.
         ahead = {p: seq for p, seq in positions.items() if seq > self._indexed[p]}
         self._index.send(position_commands(ahead))
         self._indexed |= ahead
         return rows, positions
+
+    def _parts(self, rows: pa.RecordBatch, watched: frozenset[str]) -> Iterator[list[Command]]:
+        """The commands that index rows, a part at a time."""
+        for at in range(0, rows.num_rows, PART_ROWS):
+            part = rows.slice(at, PART_ROWS)
+            sent = commands(part, self._partitions, self._codec, watched)
+            yield [*sent, *facts.commands(part, self._partitions, self._codec)]
 
     async def _lost(self, error: Exception) -> None:
         """Go on without Redis. Where it answers but takes no rows, nobody is to read what it has as if it were all."""

@@ -27,8 +27,10 @@ from rebu_ray.records import BadRequest, Kind, Parsed, Record, Refusal, Source, 
 from rebu_ray.store.rows import Columns, Routed, columns, encode, joined, partition_of
 
 CALLS_UNDER_WAY: Final = 2
-FURTHER_CALL_ROWS: Final = 1_000
+FURTHER_CALL_ROWS: Final = 200
 """How many rows have to wait for a second call while one is under way: a call and its fsync have their price."""
+FURTHER_CALL_SHARE: Final = 0.5
+"""And how many of those that are under way: then the two stay about as large as each other."""
 CALL_ROWS: Final = 10_000
 """The most rows of one call, so that a large request does not hold a shard for long."""
 MOVE_SECONDS: Final = 0.05
@@ -82,7 +84,8 @@ class Lane:
         self._call = call
         self._waiting: list[_Parcel] = []
         self._waiting_rows = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], int] = {}
+        """The calls, and how many rows each has."""
 
     async def send(self, rows: Columns) -> Appended:
         """Have rows appended; the answer is about these rows alone."""
@@ -93,9 +96,7 @@ class Lane:
         return await parcel.answer
 
     def _start(self) -> None:
-        while self._waiting and (
-            not self._under_way or (len(self._under_way) < CALLS_UNDER_WAY and self._waiting_rows >= FURTHER_CALL_ROWS)
-        ):
+        while self._waiting and (not self._under_way or self._worth_a_further_call()):
             parcels = [self._waiting.pop(0)]
             size = parcels[0].rows.height
             while self._waiting and size + self._waiting[0].rows.height <= CALL_ROWS:
@@ -103,11 +104,16 @@ class Lane:
                 size += parcels[-1].rows.height
             self._waiting_rows -= size
             task = asyncio.create_task(self._carry(parcels))
-            self._under_way.add(task)
+            self._under_way[task] = size
             task.add_done_callback(self._arrived)
 
+    def _worth_a_further_call(self) -> bool:
+        if len(self._under_way) >= CALLS_UNDER_WAY:
+            return False
+        return self._waiting_rows >= max(FURTHER_CALL_ROWS, FURTHER_CALL_SHARE * sum(self._under_way.values()))
+
     def _arrived(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
         self._start()
 
     async def _carry(self, parcels: list[_Parcel]) -> None:

@@ -318,7 +318,11 @@ class Index:
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send many commands at once and check every reply. Raises IndexEmptied, or another of `UNAVAILABLE`."""
-        if self._sender.send(commands):  # only `SET XX` answers so
+        self.send_parts((commands,))
+
+    def send_parts(self, parts: Iterable[Sequence[Command]]) -> None:
+        """`send`, where Redis takes in one part while the next one is made."""
+        if self._sender.send(parts):  # only `SET XX` answers so
             raise IndexEmptied("the index was emptied")
 
     def positions(self, partitions: Iterable[int]) -> dict[int, Position | None]:

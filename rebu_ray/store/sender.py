@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -27,23 +27,33 @@ class Sender:
         self._stale = False
         """Whether the servers of a cluster may have other slots by now than are known here."""
 
-    def send(self, commands: Sequence[Command]) -> bool:
+    def send(self, parts: Iterable[Sequence[Command]]) -> bool:
         """Send commands, and look at every reply; whether one of them was that there is nothing.
 
-        Raises one of `store.index.UNAVAILABLE`.
+        A server works on one part while the next one is made. Raises one of `store.index.UNAVAILABLE`.
         """
-        if not commands:
-            return False
-        if not isinstance(self._client, Cluster):
-            self._write(self._client, commands)
-            return self._read(self._client, len(commands))[0]
+        if isinstance(self._client, Cluster):
+            return self._deal(self._client, [command for part in parts for command in part])
+        sent = 0
+        try:
+            for part in parts:
+                if part:
+                    self._write(self._client, part)
+                    sent += len(part)
+        except BaseException:
+            self._disconnect()
+            raise
+        return sent > 0 and self._read(self._client, sent)[0]
+
+    def _deal(self, client: Cluster, commands: Sequence[Command]) -> bool:
+        """`send` to the servers of a cluster, each its share."""
         if self._stale:
-            self._client.learn()
+            client.learn()
             self._stale = False
         missing = False
         refused: list[int] = []
         try:
-            shares = list(dealt(commands, self._client.server_of))
+            shares = list(dealt(commands, client.server_of))
             for server, mine in shares:
                 self._write(server, [command for _, command in mine])
             for server, mine in shares:
@@ -51,15 +61,19 @@ class Sender:
                 missing |= nothing
                 refused += [mine[number][0] for number in elsewhere]
         except BaseException:
-            # Replies may be on their way still, and where one connection is gone, others may be too.
-            for _, connection in self._connections.values():
-                connection.disconnect()
+            # Where one connection is gone, others may be too.
+            self._disconnect()
             self._stale = True
             raise
         # A slot is on its way to another server: one by one, wherever each has to go.
         for at in sorted(refused):
-            missing |= self._client.execute_command(*commands[at]) is None
+            missing |= client.execute_command(*commands[at]) is None
         return missing
+
+    def _disconnect(self) -> None:
+        """Begin anew with the next commands: replies to these may be on their way still."""
+        for _, connection in self._connections.values():
+            connection.disconnect()
 
     def _write(self, server: Any, commands: Sequence[Command]) -> None:
         pool = server.connection_pool

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rebu_ray.records import Kind, Record, Source
 from rebu_ray.store.index import (
     UNAVAILABLE,
+    Command,
     Index,
     IndexEmptied,
     Position,
@@ -382,6 +383,21 @@ def test_a_lost_connection_is_reported_and_made_anew(index: Index, valkey: Valke
         index.send([("SET", b"k", b"2")])
     index.send([("SET", b"k", b"3")])
     assert valkey.client.get("k") == b"3"
+
+
+def test_parts_arrive_in_their_order_and_what_fails_in_the_middle_leaves_no_replies_behind(index: Index) -> None:
+    index.send_parts([[("RPUSH", "list", part * 10 + n) for n in range(10)] for part in range(3)])
+    assert index.redis.lrange("list", 0, -1) == [b"%d" % n for n in range(30)]
+
+    def broken() -> Iterator[list[Command]]:
+        yield [("SET", position_key(1), b"1:7", "XX")] * 3
+        raise ValueError("no such row")
+
+    with pytest.raises(ValueError, match="no such row"):
+        index.send_parts(broken())
+    index.send_parts([[], [("SET", "a", "1")], []])
+    index.send_parts([])
+    assert index.redis.get("a") == b"1"
 
 
 def test_many_commands_at_once_do_not_block(index: Index) -> None:
