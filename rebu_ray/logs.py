@@ -24,6 +24,8 @@ MOST_ORIGINS: Final = 256
 """The most requests that something is known to be about."""
 SANE: Final = re.compile(r"[A-Za-z0-9-]{8,64}")
 """Ids that are taken from a sender: UUIDs, ULIDs, hexadecimal numbers. No key of ours is among them."""
+SERVE_LOGS: Final[dict[str, Any]] = {"enable_access_log": False, "log_level": "WARNING"}
+"""What Ray Serve logs of itself, to be said of each deployment anew: of requests there are lines of ours, if wanted."""
 _FIELDS: Final = "fields"
 _MARK: Final = "_rebu_handler"
 

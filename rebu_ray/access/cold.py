@@ -15,6 +15,7 @@ from rebu_ray.access.measures import tell_in_background
 from rebu_ray.access.ride_formats import arrow, table_of
 from rebu_ray.ingest.roles import place
 from rebu_ray.ingest.sizing import READER_CPUS
+from rebu_ray.logs import SERVE_LOGS
 from rebu_ray.settings import Role, Settings
 from rebu_ray.store.lake import Lake, again
 from rebu_ray.store.member import Codec, members
@@ -104,5 +105,6 @@ def deployment(settings: Settings) -> serve.Application:
             "downscale_delay_s": 60,
         },
         max_surge_percent=100,
+        logging_config=SERVE_LOGS,
     ).bind(settings)
     return bound

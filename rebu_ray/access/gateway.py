@@ -56,7 +56,7 @@ from rebu_ray.ingest.shards import Shards
 from rebu_ray.ingest.sizing import GATEWAY_CPUS
 from rebu_ray.ingest.traffic import Work
 from rebu_ray.keys import Keys, LiveKeys, Watch
-from rebu_ray.logs import event, signed
+from rebu_ray.logs import SERVE_LOGS, event, signed
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Role, Settings
 from rebu_ray.store.index import UNAVAILABLE
@@ -219,6 +219,7 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
         max_ongoing_requests=MOST_CONNECTIONS,
         autoscaling_config=autoscaling.of_gateways(settings),
         graceful_shutdown_timeout_s=5,
+        logging_config=SERVE_LOGS,
         max_surge_percent=50,  # where another version takes its place, a new one is up first
     )
     bound: serve.Application = gateway.bind(cold.deployment(settings), sql.deployment(settings))

@@ -27,6 +27,7 @@ from rebu_ray.access.sql_formats import MEDIA_TYPES, encoded
 from rebu_ray.ingest.roles import SCARCELY, place
 from rebu_ray.ingest.sizing import READER_CPUS
 from rebu_ray.keys import Keys, Scope, presented_key
+from rebu_ray.logs import SERVE_LOGS
 from rebu_ray.records import BadRequest
 from rebu_ray.settings import Role, Settings
 from rebu_ray.store.warehouse.published import opened
@@ -228,6 +229,7 @@ def deployment(settings: Settings) -> serve.Application:
         max_ongoing_requests=8,
         max_queued_requests=64,
         max_surge_percent=100,
+        logging_config=SERVE_LOGS,
     ).bind(settings)
     return bound
 

@@ -18,7 +18,7 @@ import msgspec
 from rebu_ray.ingest.progress import progress
 from rebu_ray.ingest.secret import with_secret
 from rebu_ray.keys import Keys, load_keys
-from rebu_ray.logs import configure
+from rebu_ray.logs import SERVE_LOGS, configure
 from rebu_ray.passes import link
 from rebu_ray.platform import local_ray
 from rebu_ray.platform.redis_server import RedisServer
@@ -241,7 +241,7 @@ def _serve(settings: Settings) -> Iterator[None]:
     serve.start(
         proxy_location=settings.proxies if ray_address() else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 120},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=SERVE_LOGS,
     )
     try:
         yield
