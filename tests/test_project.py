@@ -126,6 +126,22 @@ def test_a_command_does_not_wait_for_what_it_does_not_use() -> None:
     assert done.stdout.split() == []
 
 
+def test_pandas_is_loaded_by_whoever_makes_a_frame_and_nobody_else() -> None:
+    """Each process of a platform would have it: pyarrow looks for it with the first list that becomes an array."""
+    asked = """
+import sys
+import rebu_ray.cli, rebu_ray.ingest.coordinator, rebu_ray.ingest.shard, rebu_ray.process.tasks
+import pyarrow
+table = pyarrow.table({"n": pyarrow.array([1, 2])})
+print("pandas" in sys.modules, list(table.to_pandas()["n"]), type(sys.modules["pandas"]).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "False [1, 2] module"
+    alone = "import sys, rebu_ray.process.tables; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", alone], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     below = {module_name(path): set(imports_at_once(path)) for path in modules()}
     try:
