@@ -51,6 +51,20 @@ def test_haproxy_serves_where_it_is_told_and_shows_itself_on_loopback_alone(tmp_
     assert binds == ["bind 127.0.0.1:9101", "bind *:8000", "bind 127.0.0.1:8404"]
 
 
+def test_nobody_tells_serve_how_to_treat_a_request_but_haproxy(tmp_path: Path) -> None:
+    script = install(tmp_path)
+    script.write_text(script.read_text().replace('exec "', 'echo "'))
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG)
+    subprocess.run([script, "-db", "-f", config], check=True, stdout=subprocess.DEVNULL)
+    frontend = (tmp_path / "haproxy.cfg.rebu").read_text().partition("frontend http_frontend")[2].splitlines()[1:4]
+    assert [line.split()[:3] for line in frontend] == [
+        ["http-request", "del-header", "x-request-id"],
+        ["http-request", "del-header", "x-request-timeout-seconds"],
+        ["http-request", "set-header", "x-request-disconnect-disabled"],
+    ]
+
+
 @contextmanager
 def metadata(notice: int) -> Iterator[str]:
     """What an instance can ask about itself, with a status for whether it will be interrupted."""

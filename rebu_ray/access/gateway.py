@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -45,7 +45,7 @@ from rebu_ray.access.dashboard import pages, session
 from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method, route_of
-from rebu_ray.access.requests import with_id
+from rebu_ray.access.requests import with_deadline, with_id
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
@@ -227,10 +227,10 @@ def application(settings: Settings, keys: Keys) -> serve.Application:
 
 
 def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission, work: Work) -> ASGIApp:
-    """The application with its answers counted and timed, and no more reads at once than it takes on.
-
-    Streams stay open.
+    """The application with its answers counted and timed, given up where they do not begin, and no more reads at once
+    than it takes on. Streams stay open.
     """
+    bounded = with_deadline(app)
 
     async def counting(
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -250,15 +250,12 @@ def _counted(app: ASGIApp, measures: GatewayMeasures, reads: Admission, work: Wo
         if is_work:
             work.begun()
         try:
-            if scope["method"] != "GET" or not is_work:
-                await app(scope, receive, note)
-                return
             try:
-                with reads.request():
-                    await app(scope, receive, note)
+                with reads.request() if is_work and scope["method"] == "GET" else nullcontext():
+                    await bounded(scope, receive, note)
             except BadRequest as error:
-                refusal = _error(error.status, error.code, "too many reads at once: ask again soon", error.retry_after)
-                await refusal(scope, receive, note)
+                said = "too many reads at once: ask again soon" if error.status == 429 else error.message
+                await _error(error.status, error.code, said, error.retry_after)(scope, receive, note)
         finally:
             if is_work:
                 work.ended(status in (429, 503))

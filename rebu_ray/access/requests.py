@@ -1,7 +1,10 @@
-"""The id of each request, its sender's or a new one: in the answer, in lines of log, and in an error's message."""
+"""What every request gets: an id, its sender's or a new one, in the answer, in lines of log and in an error's message;
+and a time by which its answer has to begin.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -10,8 +13,11 @@ from starlette.types import ASGIApp
 from rebu_ray import traces
 from rebu_ray.access.measures import known_method, route_of
 from rebu_ray.logs import about, taken
+from rebu_ray.records import BadRequest
 
 HEADER: Final = b"x-request-id"
+ANSWER_SECONDS: Final = 120.0
+"""How long an answer may take to begin. A stream goes on for as long as somebody reads it."""
 
 
 def with_id(app: ASGIApp) -> ASGIApp:
@@ -68,3 +74,25 @@ def _name(span: Any, scope: Any, status: int) -> None:
     span.set_attribute("http.request.method", method)
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
+
+
+def with_deadline(app: ASGIApp, seconds: float = ANSWER_SECONDS) -> ASGIApp:
+    """The application, which gives up a request whose answer has not begun by then. Raises BadRequest 503 for it."""
+
+    async def bounded(
+        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+
+                async def begun(message: Any) -> None:
+                    deadline.reschedule(None)
+                    await send(message)
+
+                await app(scope, receive, begun)
+        except TimeoutError as error:
+            raise BadRequest(
+                503, "timeout", f"nothing could be answered in {seconds:g} s: ask for less, or again later", 5
+            ) from error
+
+    return bounded

@@ -66,6 +66,16 @@ _REQUEST_ID: Final = (
 )
 """Serve answers with the id that a request brings, and logs it, whatever it is."""
 
+_FOR_SERVE: Final = (
+    _REQUEST_ID,
+    "http-request del-header x-request-timeout-seconds",
+    "http-request set-header x-request-disconnect-disabled ?1",
+)
+"""What is done to the headers that Serve takes as said to itself. Else a replica has two tasks more for each request,
+one to see whether its sender hangs up and one to wait for the first of both: the platform's own streams see that
+themselves, and its answers have a deadline of their own (`access.requests`).
+"""
+
 _SCRIPT: Final = r"""#!/bin/sh
 # Runs HAProxy on Serve's configuration with the changes that rebu_ray/platform/haproxy.py tells of.
 [ "$2" = "-f" ] || exec "@BINARY@" "$@"
@@ -79,7 +89,7 @@ sed -e '/^frontend prometheus/,/^ *bind /s|^\( *bind \)\*\{0,1\}:|\1127.0.0.1:|'
     -e '/^ *option idle-close-on-response/d' \
     -e 's|^\( *log [^ ]* local0\) info|\1 notice|' \
     -e "s|^\( *\)balance .*|\1balance uri\n\1hash-type consistent\n\1hash-balance-factor $share|" \
-    -e 's|^frontend http_frontend.*|&\n    @REQUEST_ID@|' \
+    -e 's|^frontend http_frontend.*|&@FOR_SERVE@|' \
     -e 's|^\( *timeout client\) .*|\1 @IDLE@s|' \
     -e 's|^\( *\)option abortonclose|&@DEFAULTS@|' \
     -e 's|^\( *\)default_backend .*|\1http-request wait-for-body time @SLOW@s if METH_POST\n&|' \
@@ -106,7 +116,7 @@ def install(folder: Path) -> Path:
         ("FOLDER", str(folder)),
         ("IDLE", str(IDLE_SECONDS)),
         ("SLOW", str(SLOW_SECONDS)),
-        ("REQUEST_ID", _REQUEST_ID),
+        ("FOR_SERVE", "".join(f"\\n    {line}" for line in _FOR_SERVE)),
         ("DEFAULTS", "".join(f"\\n\\1{line}" for line in defaults)),
     ):
         text = text.replace(f"@{mark}@", value)

@@ -26,6 +26,8 @@ from rebu_ray.platform.haproxy import install
 INLINE_BYTES: Final = 4 * 1024 * 1024
 DRAIN_SECONDS: Final = 5.0
 """How long a gateway that is one too many goes on, so that HAProxy knows."""
+_PORTS: Final = range(20_000, 30_000)
+_FIRST_BLOCK: Final = _PORTS.stop
 PORT_BLOCK: Final = 100
 """Ports reserved for the replicas of one platform."""
 _SOCKET_PATH: Final = "RAY_SERVE_HAPROXY_SOCKET_PATH"
@@ -42,10 +44,17 @@ class NotDrained(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nothing listens on now, for what will in a while.
+
+    None of those that the system gives to connections (from 32768 on, on Linux): one of them might have it by then.
+    Raises PortTaken where there is none.
+    """
+    for _ in range(1000):
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise PortTaken(f"found no free port from {_PORTS.start} to {_PORTS.stop - 1}: see what listens there (`ss -ltn`)")
 
 
 def check_port(host: str, port: int) -> None:
@@ -145,7 +154,7 @@ def prepare(data_dir: str, drain_seconds: float) -> Path:
             file.write(secrets.token_hex(32))
     haproxy = folder / "h"
     haproxy.mkdir(mode=0o700)
-    replicas = _free_block(30_000)
+    replicas = _free_block(_FIRST_BLOCK)
     os.environ |= {
         **serving(haproxy, drain_seconds),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",

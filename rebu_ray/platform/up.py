@@ -240,7 +240,7 @@ def _serve(settings: Settings) -> Iterator[None]:
 
     serve.start(
         proxy_location=settings.proxies if ray_address() else "HeadOnly",
-        http_options={"host": settings.host, "port": settings.port, "request_timeout_s": 120},
+        http_options={"host": settings.host, "port": settings.port},
         logging_config=SERVE_LOGS,
     )
     try:

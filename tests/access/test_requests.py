@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.responses import StreamingResponse
 
+from rebu_ray.access.requests import with_deadline
 from rebu_ray.ingest.answer import Appended
-from rebu_ray.ingest.intake import Intake
+from rebu_ray.ingest.intake import Intake, Receipt
 from rebu_ray.ingest.routing import spread
 from rebu_ray.logs import SANE, about, origins
 from rebu_ray.records import Record, Source
@@ -119,3 +123,29 @@ def test_lines_of_requests_name_routes_and_nobody(
         ("POST", "/v1/track"),
     ]
     assert "ada" not in json.dumps(found)
+
+
+def test_an_answer_that_does_not_begin_is_given_up_and_a_stream_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(FakeIntake):
+        async def store(self, *_: object) -> Receipt:
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waited for this")
+
+    soon = functools.partial(with_deadline, seconds=0.05)
+    monkeypatch.setattr("rebu_ray.access.gateway.with_deadline", soon)
+    response = write(Backends(Hanging()), "/v1/track", headers=WRITE, json=EVENT)
+    assert (response.status_code, response.json()["code"]) == (503, "timeout")
+    assert response.json()["message"].endswith(f"(request {ids(response)[0]})")
+    assert int(response.headers["retry-after"]) > 0
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for part in (b"a", b"b", b"c"):
+            yield part
+            await asyncio.sleep(0.1)
+
+    async def scene() -> str:
+        transport = httpx.ASGITransport(soon(StreamingResponse(slowly())))
+        async with httpx.AsyncClient(transport=transport, base_url="http://stream") as client:
+            return (await client.get("/")).text
+
+    assert asyncio.run(scene()) == "abc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rebu_ray.platform.local_ray import clear_leftovers, fallen, session_folder
+from rebu_ray.platform.local_ray import clear_leftovers, fallen, free_port, session_folder
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -54,3 +55,12 @@ def test_a_process_that_died_is_missed_whether_or_not_anybody_has_waited_for_it(
         for process in processes.values():
             process.kill()
             process.wait()
+
+
+def test_no_connection_gets_a_port_that_somebody_is_about_to_listen_on() -> None:
+    given = [int(bound) for bound in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()]
+    found = {free_port() for _ in range(200)}
+    assert len(found) > 150
+    assert not any(given[0] <= port <= given[1] for port in found)
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        assert taken.getsockname()[1] not in {free_port() for _ in range(200)}
