@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import hiredis
+import redis
 
 from rebu_ray.store.index import Command
 from rebu_ray.store.redis_cluster import AsyncCluster, Client
@@ -15,15 +17,21 @@ async def ask(client: Client, *commands: Command) -> list[Any]:
     if isinstance(client, AsyncCluster):
         return await _ask_cluster(client, commands)
     connection = await client.connection_pool.get_connection()
+    # One timer for all, where redis-py would take one for each reply, and before Python 3.12 a task for the question.
+    seconds, connection.socket_timeout = connection.socket_timeout, None
     try:
         packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
-        await connection.send_packed_command(packed, check_health=False)
-        return [await connection.read_response(disable_decoding=True) for _ in commands]
-    except BaseException:
+        async with asyncio.timeout(seconds):
+            await connection.send_packed_command(packed, check_health=False)
+            return [await connection.read_response(disable_decoding=True) for _ in commands]
+    except BaseException as error:
         # Replies may be on their way still: this connection cannot be used for another question.
         await connection.disconnect(nowait=True)
+        if isinstance(error, TimeoutError):
+            raise redis.TimeoutError(f"no answer in {seconds:g} s") from error
         raise
     finally:
+        connection.socket_timeout = seconds
         await client.connection_pool.release(connection)
 
 
