@@ -41,7 +41,7 @@ log = logging.getLogger("rebu.shard")
 
 TASKS_AT_ONCE: Final = 2
 CHECK_SECONDS: Final = 1.0
-PART_ROWS: Final = 250
+PART_ROWS: Final = 500
 """Of so many rows the commands are made while Redis works on those before them."""
 AGAIN_SECONDS: Final = 30.0
 """The longest pause after a failure that is not Redis being away."""
