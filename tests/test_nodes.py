@@ -57,10 +57,11 @@ def test_nobody_tells_serve_how_to_treat_a_request_but_haproxy(tmp_path: Path) -
     config = tmp_path / "haproxy.cfg"
     config.write_text(CONFIG)
     subprocess.run([script, "-db", "-f", config], check=True, stdout=subprocess.DEVNULL)
-    frontend = (tmp_path / "haproxy.cfg.rebu").read_text().partition("frontend http_frontend")[2].splitlines()[1:4]
+    frontend = (tmp_path / "haproxy.cfg.rebu").read_text().partition("frontend http_frontend")[2].splitlines()[1:5]
     assert [line.split()[:3] for line in frontend] == [
         ["http-request", "del-header", "x-request-id"],
         ["http-request", "del-header", "x-request-timeout-seconds"],
+        ["http-request", "del-header", "x-request-disconnect-disabled"],
         ["http-request", "set-header", "x-request-disconnect-disabled"],
     ]
 

@@ -18,6 +18,8 @@ from rebu_ray.records import BadRequest
 HEADER: Final = b"x-request-id"
 ANSWER_SECONDS: Final = 120.0
 """How long an answer may take to begin. A stream goes on for as long as somebody reads it."""
+_LONG_WORK: Final = ("/v1/admin/", "/v1/audit")
+"""What takes as long as the platform's data are large: rebuilding, recomputing, comparing, counting."""
 
 
 def with_id(app: ASGIApp) -> ASGIApp:
@@ -83,7 +85,7 @@ def with_deadline(app: ASGIApp, seconds: float = ANSWER_SECONDS) -> ASGIApp:
         scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         try:
-            async with asyncio.timeout(seconds) as deadline:
+            async with asyncio.timeout(None if scope["path"].startswith(_LONG_WORK) else seconds) as deadline:
 
                 async def begun(message: Any) -> None:
                     deadline.reschedule(None)

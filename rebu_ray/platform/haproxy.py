@@ -69,11 +69,12 @@ _REQUEST_ID: Final = (
 _FOR_SERVE: Final = (
     _REQUEST_ID,
     "http-request del-header x-request-timeout-seconds",
-    "http-request set-header x-request-disconnect-disabled ?1",
+    "http-request del-header x-request-disconnect-disabled",
+    "http-request set-header x-request-disconnect-disabled ?1 unless { path_beg /v1/sql /v1/rides /v1/stats }",
 )
-"""What is done to the headers that Serve takes as said to itself. Else a replica has two tasks more for each request,
-one to see whether its sender hangs up and one to wait for the first of both: the platform's own streams see that
-themselves, and its answers have a deadline of their own (`access.requests`).
+"""What is done to the headers that Serve takes as said to itself. A replica has two tasks more for each request unless
+it is told not to watch for its sender to hang up: one to see that, and one to wait for the first of both. What may take
+long is given up then. All other answers have a deadline (`access.requests`), and streams see for themselves.
 """
 
 _SCRIPT: Final = r"""#!/bin/sh

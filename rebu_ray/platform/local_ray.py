@@ -201,7 +201,7 @@ def serving(haproxy: Path, drain_seconds: float = DRAIN_SECONDS) -> dict[str, st
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.
         "RAY_worker_niceness": "0",
-        # Arrow gives memory back after a second, not after 10 ms, to have it cleared and mapped anew for the next batch.
+        # Arrow gives memory back after a second, not after 10 ms: what comes next has it mapped and cleared anew.
         "MIMALLOC_PURGE_DELAY": "1000",
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -7,17 +7,19 @@ import functools
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp
 
 from rebu_ray.access.requests import with_deadline
 from rebu_ray.ingest.answer import Appended
 from rebu_ray.ingest.intake import Intake, Receipt
 from rebu_ray.ingest.routing import spread
 from rebu_ray.logs import SANE, about, origins
-from rebu_ray.records import Record, Source
+from rebu_ray.records import BadRequest, Record, Source
 from rebu_ray.store.rows import WIRE, decode
 from tests.access.serving import READ, WRITE, Backends, FakeIntake, visit, write
 from tests.records import NOW, said
@@ -143,9 +145,15 @@ def test_an_answer_that_does_not_begin_is_given_up_and_a_stream_is_not(monkeypat
             yield part
             await asyncio.sleep(0.1)
 
-    async def scene() -> str:
-        transport = httpx.ASGITransport(soon(StreamingResponse(slowly())))
-        async with httpx.AsyncClient(transport=transport, base_url="http://stream") as client:
-            return (await client.get("/")).text
+    async def work(*given: Any) -> None:
+        await asyncio.sleep(0.2)
+        await Response("done")(*given)
 
-    assert asyncio.run(scene()) == "abc"
+    async def scene(app: ASGIApp, path: str) -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(soon(app)), base_url="http://slow") as client:
+            return (await client.get(path)).text
+
+    assert asyncio.run(scene(StreamingResponse(slowly()), "/v1/rides")) == "abc"
+    assert asyncio.run(scene(work, "/v1/admin/verify")) == "done"
+    with pytest.raises(BadRequest):
+        asyncio.run(scene(work, "/v1/rides"))
