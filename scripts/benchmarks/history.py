@@ -18,7 +18,7 @@ from workload import Workload
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", choices=("plain", "tuned"), default="plain", help="which peer (plain)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a round (5)")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8], help="requests at a time (1 8)")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 16], help="requests at a time (1 8 16)")
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--events", type=int, default=100_000)
 
