@@ -58,9 +58,9 @@ def test_a_process_that_died_is_missed_whether_or_not_anybody_has_waited_for_it(
 
 
 def test_no_connection_gets_a_port_that_somebody_is_about_to_listen_on() -> None:
-    given = [int(bound) for bound in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()]
     found = {free_port() for _ in range(200)}
     assert len(found) > 150
-    assert not any(given[0] <= port <= given[1] for port in found)
+    # Linux gives connections those from 32768 on, where nobody has it do otherwise.
+    assert max(found) < 32_768
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         assert taken.getsockname()[1] not in {free_port() for _ in range(200)}
