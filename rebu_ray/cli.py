@@ -65,12 +65,7 @@ MISTAKES = (
 )
 """What ends in one sentence: the user can act on it."""
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-    help="Rebu: what happened to whom, in one history.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 app.add_typer(deadletters, name="deadletters")
 app.command()(scale)
 app.command()(backup)
@@ -82,6 +77,29 @@ app.add_typer(keys, name="keys")
 app.add_typer(node, name="node")
 journal = typer.Typer(no_args_is_help=True, help="What was acknowledged and is not in the lake yet.")
 app.add_typer(journal, name="journal")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from rebu_ray.build import BUILD  # it reads the whole package
+
+        typer.echo(f"rebu {BUILD}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_tell_version,
+            help="Say which Rebu this is: what `build` is in GET /healthz.",
+        ),
+    ] = False,
+) -> None:
+    """Rebu: what happened to whom, in one history."""
 
 
 def main() -> None:

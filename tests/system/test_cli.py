@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import typer
 import zstandard
@@ -87,6 +88,12 @@ def check_one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> N
     assert done.stdout == ""
     for word in words:
         assert word in done.stderr
+
+
+def test_it_says_which_version_it_is(rebu_up: Running, here: Here) -> None:
+    said = here("--version")
+    assert said.returncode == 0
+    assert said.stdout.split() == ["rebu", httpx.get(f"{rebu_up.url}/healthz").json()["build"]]
 
 
 def test_where_nothing_runs_it_is_said_in_one_sentence(here: Here, tmp_path: Path) -> None:
