@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -44,7 +45,8 @@ class NotDrained(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on now, for what will in a while.
+    """A TCP port of loopback that nothing listens on now, for what will in a while. Nobody else is given it here for as
+    long as this process runs.
 
     None of those that the system gives to connections (from 32768 on, on Linux): one of them might have it by then.
     Raises PortTaken where there is none.
@@ -53,8 +55,26 @@ def free_port() -> int:
         port = secrets.choice(_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if _claimed(port):
+                return port
     raise PortTaken(f"found no free port from {_PORTS.start} to {_PORTS.stop - 1}: see what listens there (`ss -ltn`)")
+
+
+def _claimed(port: int) -> bool:
+    """Whether a port is this process's from now on, as far as processes are concerned that ask here.
+
+    Two platforms that start at the same time would else find the same port free. On Linux, a socket's name that is no
+    file stands for it, and is gone with the process.
+    """
+    if sys.platform == "linux":
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0rebu-port-{port}")
+        except OSError:
+            claim.close()
+            return False
+        claim.detach()
+    return True
 
 
 def check_port(host: str, port: int) -> None:
@@ -213,7 +233,7 @@ def serving(haproxy: Path, drain_seconds: float = DRAIN_SECONDS) -> dict[str, st
 def _free_block(first: int) -> int:
     """The first of a block of ports of which the beginning is free."""
     for start in range(first, 60_000, PORT_BLOCK):
-        if all(_is_free(port) for port in range(start, start + 10)):
+        if all(_is_free(port) for port in range(start, start + 10)) and _claimed(start):
             return start
     raise PortTaken("no free ports between 30000 and 60000 for the replicas: stop what takes them")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import subprocess
@@ -57,10 +58,18 @@ def test_a_process_that_died_is_missed_whether_or_not_anybody_has_waited_for_it(
             process.wait()
 
 
-def test_no_connection_gets_a_port_that_somebody_is_about_to_listen_on() -> None:
-    found = {free_port() for _ in range(200)}
-    assert len(found) > 150
+_ASK = "from rebu_ray.platform.local_ray import free_port; print([free_port() for _ in range(500)])"
+
+
+def test_a_port_is_given_to_one_alone_and_never_to_a_connection() -> None:
+    mine = {free_port() for _ in range(100)}
+    assert len(mine) == 100
     # Linux gives connections those from 32768 on, where nobody has it do otherwise.
-    assert max(found) < 32_768
-    with socket.create_server(("127.0.0.1", free_port())) as taken:
-        assert taken.getsockname()[1] not in {free_port() for _ in range(200)}
+    assert max(mine) < 32_768
+    theirs = ast.literal_eval(
+        subprocess.run([sys.executable, "-c", _ASK], capture_output=True, check=True).stdout.decode()
+    )
+    assert len(set(theirs)) == 500
+    assert not mine & set(theirs)
+    with socket.create_server(("127.0.0.1", min(mine))) as server:
+        assert server.getsockname()[1] == min(mine)
