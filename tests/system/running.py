@@ -121,7 +121,9 @@ class Running:
         process = self.launch(*options)
         ready = f"Rebu is ready at {self.url}"
         await_true(lambda: process.poll() is not None or ready in self.said(), "the platform to start", START_SECONDS)
-        assert process.poll() is None, f"`rebu up` ended with {process.returncode}:\n{self.said()}"
+        assert process.poll() is None, (
+            f"`rebu up` ended with {process.returncode}:\n{self.said()}\n{self._serve_said()}"
+        )
         given = (self.settings.get(f"REBU_{name}_KEY", "") for name in ("WRITE", "READ", "ADMIN"))
         known = load_keys(str(self.data_dir), *given)
         self.write_key, self.read_key, self.admin_key = known.write, known.read, known.admin
@@ -135,6 +137,11 @@ class Running:
     def said(self) -> str:
         """What it printed."""
         return self.output.read_text(errors="replace")
+
+    def _serve_said(self) -> str:
+        """The ends of what Serve's own processes logged: why a start failed is often there alone."""
+        logs = sorted((self.data_dir / "ray-logs").glob("**/serve/*.log"))
+        return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; the exit code."""
