@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     def standing(self, now: int) -> tuple[Further, ...]:
         """Every key that is good, the three among them. `now` is in ms."""
-        return (*(Further(str(own), getattr(self, own), (own,)) for own in Scope), *self._left(now))
+        return (*_three(self.write, self.read, self.admin), *self._left(now))
 
     def scopes(self, key: str, now: int) -> tuple[Scope, ...]:
         """What a key may do. `now` is in ms."""
@@ -134,6 +135,12 @@ class Keys(msgspec.Struct, frozen=True):
             known = ", ".join([*Scope, *(one.name for one in self.further)])
             raise KeysError(f"there is no key {name!r}: there are {known}")
         return found
+
+
+@lru_cache(maxsize=8)
+def _three(write: str, read: str, admin: str) -> tuple[Further, ...]:
+    """The keys that every platform has, as the others are kept."""
+    return tuple(Further(str(own), key, (own,)) for own, key in zip(Scope, (write, read, admin), strict=True))
 
 
 class LiveKeys(Keys, frozen=True):

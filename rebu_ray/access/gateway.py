@@ -46,6 +46,7 @@ from rebu_ray.access.history import Histories
 from rebu_ray.access.live import Live
 from rebu_ray.access.measures import GatewayMeasures, Reporter, known_method, route_of
 from rebu_ray.access.requests import with_deadline, with_id
+from rebu_ray.access.routes import Routes
 from rebu_ray.ingest import http as write_routes
 from rebu_ray.ingest.admission import Admission
 from rebu_ray.ingest.breaker import Breaker, Change
@@ -149,26 +150,25 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             reports.cancel()
         await backends.close()
 
+    routes = [
+        *write_routes.routes(keys, lambda: backends.intake, writes, breaker),
+        *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
+        *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
+        *rides.routes(keys, lambda: backends.rides),
+        *rights.reading(keys, lambda: backends.histories, lambda: backends.rides, backends.ask),
+        *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),
+        *deadletters.routes(keys, lambda: backends.histories),
+        *replay.routes(keys, lambda: backends.histories, lambda: backends.intake, backends.ask),
+        *audit.routes(keys, backends.ask),
+        *rights.erasing(keys, lambda: backends.histories, backends.ask),
+        *sql.routes(keys, lambda: backends.run_sql),
+        *warehouse.routes(keys, backends.ask),
+        *operations.routes(keys, lambda: backends.redis, backends.ask, backends.reporter),
+        *session.routes(keys, settings.port),
+        *pages.routes(keys, lambda: backends.redis, settings.port),
+        *documentation.routes(),
+    ]
     app = Starlette(
-        routes=[
-            *write_routes.routes(keys, lambda: backends.intake, writes, breaker),
-            *rides_table.routes(keys, lambda: backends.histories, lambda: backends.ride_pages, backends.ask),
-            *stats.routes(keys, lambda: backends.histories, lambda: backends.ride_counts, backends.ask),
-            *rides.routes(keys, lambda: backends.rides),
-            *rights.reading(keys, lambda: backends.histories, lambda: backends.rides, backends.ask),
-            *users.routes(keys, lambda: backends.histories, lambda: backends.live, lambda: backends.intake),
-            *deadletters.routes(keys, lambda: backends.histories),
-            *replay.routes(keys, lambda: backends.histories, lambda: backends.intake, backends.ask),
-            *audit.routes(keys, backends.ask),
-            *rights.erasing(keys, lambda: backends.histories, backends.ask),
-            *sql.routes(keys, lambda: backends.run_sql),
-            *warehouse.routes(keys, backends.ask),
-            *operations.routes(keys, lambda: backends.redis, backends.ask, backends.reporter),
-            *session.routes(keys, settings.port),
-            *pages.routes(keys, lambda: backends.redis, settings.port),
-            *documentation.routes(),
-        ],
-        lifespan=lifespan,
         exception_handlers={
             BadRequest: _refused,
             HTTPException: _no_route,
@@ -179,6 +179,7 @@ def build(settings: Settings, keys: Keys) -> ASGIApp:
             Exception: _failed,
         },
     )
+    app.router = Routes(routes, lifespan)
     counted = _counted(app, backends.measures, reads, work)
     return session.with_cookie(with_id(counted), keys, settings.port)
 

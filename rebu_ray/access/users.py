@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -15,6 +17,7 @@ from starlette.routing import Route
 from rebu_ray.access import query
 from rebu_ray.access.history import Histories, answer, unknown_user
 from rebu_ray.access.live import Live
+from rebu_ray.access.tape import Filter
 from rebu_ray.ingest.dialects.times import text
 from rebu_ray.ingest.intake import Intake
 from rebu_ray.ingest.position import Position
@@ -40,6 +43,34 @@ MERGED_IDENTIFIES: Final = 1000
 """How many of the newest identify calls a profile is put together from."""
 
 
+class _Asked(NamedTuple):
+    """What is asked of a history."""
+
+    descending: bool
+    wanted: Filter
+    limit: int
+    low: bytes
+    high: bytes
+    cursor: str | None
+    min_position: Position | None
+
+
+@lru_cache(maxsize=512)
+def _asked(query_string: bytes) -> _Asked:
+    """The parameters of a history: many ask for the same of their users. Raises BadRequest 400."""
+    params = QueryParams(query_string)
+    query.known(params, HISTORY_PARAMETERS)
+    position = Position.decode(params["min_position"]) if "min_position" in params else None
+    return _Asked(
+        query.descending(params),
+        query.filters(params),
+        query.limit(params),
+        *query.bounds(params),
+        params.get("cursor"),
+        position,
+    )
+
+
 class _Id(Convertor[str]):
     """An id in a path, decoded already: it may hold a slash, even a line's end."""
 
@@ -62,15 +93,11 @@ def routes(
 
     async def events(request: Request) -> Response:
         keys.check(presented_key(request.headers.get("authorization")), Scope.READ)
-        params = request.query_params
-        query.known(params, HISTORY_PARAMETERS)
-        user_id = user(request)
-        desc, wanted, limit = query.descending(params), query.filters(params), query.limit(params)
-        low, high = query.bounds(params)
-        cursors = query.Cursors("history", user_id, desc, wanted, low, high)
-        low, high = cursors.narrow(params.get("cursor"), low, high, desc)
-        position = Position.decode(params["min_position"]) if "min_position" in params else None
-        page = await histories().page(user_id, low, high, wanted, desc, limit, position)
+        asked = _asked(request.scope["query_string"])
+        user_id, desc, wanted = user(request), asked.descending, asked.wanted
+        cursors = query.Cursors("history", user_id, desc, wanted, asked.low, asked.high)
+        low, high = cursors.narrow(asked.cursor, asked.low, asked.high, desc)
+        page = await histories().page(user_id, low, high, wanted, desc, asked.limit, asked.min_position)
         following = None if page.resume is None else cursors.write(page.resume)
         return Response(answer(user_id, page, following), media_type="application/json")
 
