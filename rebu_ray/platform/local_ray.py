@@ -24,7 +24,8 @@ import psutil
 
 from rebu_ray.platform.haproxy import install
 
-INLINE_BYTES: Final = 4 * 1024 * 1024
+INLINE_BYTES: Final = 512 * 1024
+"""Up to this size rows go to their shard within the call; what is larger goes by way of the object store."""
 DRAIN_SECONDS: Final = 5.0
 """How long a gateway that is one too many goes on, so that HAProxy knows."""
 _PORTS: Final = range(20_000, 30_000)
@@ -221,7 +222,7 @@ def serving(haproxy: Path, drain_seconds: float = DRAIN_SECONDS) -> dict[str, st
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
         "REPORTER_UPDATE_INTERVAL_MS": "10000",
-        # A batch goes to its shard within the call, not by way of the object store.
+        # A small batch is sooner there within the call; many at once take less by way of the object store.
         "RAY_max_direct_call_object_size": str(INLINE_BYTES),
         # Ray lowers the priority of its workers; here they are the service.
         "RAY_worker_niceness": "0",
