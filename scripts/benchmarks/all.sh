@@ -14,8 +14,8 @@ ask() {
     timeout --kill-after=90 600 .venv/bin/python "scripts/benchmarks/$question.py" --json "$out/$name.json" "$@" ||
         failed+=("$name")
 }
-ask ingest-plain ingest --peer plain
-ask ingest-tuned ingest --peer tuned
+ask ingest-plain ingest --peer plain --rounds 2
+ask ingest-tuned ingest --peer tuned --rounds 2
 ask history-plain history --peer plain
 ask history-tuned history --peer tuned
 ask index_memory index_memory

@@ -20,8 +20,8 @@ from workload import Batch, Workload
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", choices=("plain", "tuned"), default="plain", help="which peer (plain)")
     parser.add_argument("--batch", type=int, nargs="+", default=[500, 100], help="events a request (500 100)")
-    parser.add_argument("--connections", type=int, nargs="+", default=[8, 32], help="requests at a time (8 32)")
-    parser.add_argument("--events", type=int, default=120_000, help="events a round (120000)")
+    parser.add_argument("--connections", type=int, nargs="+", default=[8, 32, 64], help="requests at a time (8 32 64)")
+    parser.add_argument("--events", type=int, default=200_000, help="events a round (200000)")
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--peer-durable", action="store_true", help="the peer's Redis fsyncs before it answers")
 
