@@ -224,7 +224,9 @@ class Intake:
             sends = [self._send(slot, rows.take(found)) for slot, found in parts]
             again: list[int] = []
             problem = Appended("unavailable", detail="a shard is being restarted", retry_after=2.0)
-            for (_, found), answer in zip(parts, await asyncio.gather(*sends), strict=True):
+            # A task for each of several, and none for the one that there nearly always is.
+            answers = await asyncio.gather(*sends) if len(sends) > 1 else [await sends[0]]
+            for (_, found), answer in zip(parts, answers, strict=True):
                 if answer.status == "ok":
                     if isinstance(found, range):
                         memoryview(new)[found.start : found.stop] = answer.new

@@ -149,10 +149,14 @@ stamps = st.sampled_from(
 
 @seeded
 @given(
-    texts=st.lists(stamps, max_size=4), mangled=stamps, at=st.integers(0, 30), piece=st.text("0 9:-+.Zzt", max_size=3)
+    texts=st.lists(stamps, max_size=4),
+    mangled=stamps,
+    at=st.integers(0, 30),
+    piece=st.text("0 9:-+.Zzt", max_size=3),
+    copies=st.sampled_from([1, 40]),
 )
-def test_many_times_are_read_as_each_of_them(texts: list[str], mangled: str, at: int, piece: str) -> None:
-    texts = [*texts, mangled[:at] + piece + mangled[at + len(piece) :]]
+def test_many_times_are_read_as_each_of_them(texts: list[str], mangled: str, at: int, piece: str, copies: int) -> None:
+    texts = [*texts, mangled[:at] + piece + mangled[at + len(piece) :]] * copies
     try:
         alone = [milliseconds(text) for text in texts]
     except NotATimeError:

@@ -13,6 +13,8 @@ from rebu_ray.records import MAX_TIME_MS, MIN_TIME_MS
 SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is epoch seconds (up to the year 5138), from here on epoch milliseconds (from 1973)."""
 
+_WORTH_ARROW: Final = 32
+"""How many texts there have to be for Arrow to read them sooner than they are read one by one."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = datetime(1970, 1, 1)
 
@@ -62,9 +64,9 @@ def milliseconds(value: object) -> int:
 def all_milliseconds(values: list[str]) -> list[int]:
     """`milliseconds` of many texts. Raises NotATimeError where one of them is no time."""
     # What Arrow reads of this length has a date, a time of day and, since it is asked for, an offset.
-    if values and min(map(len, values)) >= 20:
+    if len(values) >= _WORTH_ARROW and min(map(len, values)) >= 20:
         try:
-            found = pa.array(values, pa.string()).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy() // 1000
+            found = pa.array(values, pa.string()).cast(pa.timestamp("us", "UTC")).view(pa.int64()).to_numpy() // 1000
         except pa.ArrowInvalid:
             pass
         else:
