@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rebu_ray.ingest.dialects import ordinary, parse_segment, segment
 from rebu_ray.ingest.dialects.fields import Arrival
 from rebu_ray.ingest.dialects.segment import parse_batch
-from rebu_ray.ingest.dialects.times import NotATimeError, all_milliseconds, milliseconds
 from rebu_ray.ingest.identity import route
 from rebu_ray.records import MAX_RECORD_BYTES, Record, Refusal, Source
 from rebu_ray.store.rows import columns, to_batch
@@ -120,47 +119,3 @@ def test_one_message_that_is_not_ordinary_takes_all_the_long_way(fields: dict[st
     usual = {"type": "track", "userId": "u", "event": "Opened", "timestamp": "2026-03-01T08:00:00Z"}
     batch = [{"messageId": f"m{n}", **usual, **(fields if n == 1 else {})} for n in range(3)]
     assert isinstance(parse_batch(json.dumps({"batch": batch}).encode(), RECEIVED_AT), list)
-
-
-stamps = st.sampled_from(
-    [
-        *("2026-03-01T08:00:00.123Z", "2026-03-01T08:00:00.999999+00:00", "2026-03-01 07:00:00+02:00"),
-        *(
-            "2026-03-01T08:00:00.123456789Z",
-            "2026-03-01T23:59:60Z",
-            "0001-01-01T00:00:00Z",
-            "9999-12-31T23:59:59-12:00",
-        ),
-        *(
-            "2026-03-01T08:00:00,5Z",
-            "2026-W09-7T08:00:00+00:00",
-            "2026-02-29T08:00:00.000Z",
-            "2026-03-01T08:00:00-0530",
-        ),
-        *(
-            "2026-03-01T08:00:00.000",
-            "01/Mar/2026:08:00:00 +0100",
-            "1772438400000.000000000",
-            "2026-03-01T24:00:00.00Z",
-        ),
-    ]
-)
-
-
-@seeded
-@given(
-    texts=st.lists(stamps, max_size=4),
-    mangled=stamps,
-    at=st.integers(0, 30),
-    piece=st.text("0 9:-+.Zzt", max_size=3),
-    copies=st.sampled_from([1, 40]),
-)
-def test_many_times_are_read_as_each_of_them(texts: list[str], mangled: str, at: int, piece: str, copies: int) -> None:
-    texts = [*texts, mangled[:at] + piece + mangled[at + len(piece) :]] * copies
-    try:
-        alone = [milliseconds(text) for text in texts]
-    except NotATimeError:
-        with pytest.raises(NotATimeError):
-            all_milliseconds(texts)
-    else:
-        assert all_milliseconds(texts) == alone

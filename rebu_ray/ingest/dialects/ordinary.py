@@ -11,7 +11,7 @@ import msgspec
 
 from rebu_ray.ingest.dialects.fields import Arrival
 from rebu_ray.ingest.dialects.json_text import LEAST_UNFIT_BYTES, unfit
-from rebu_ray.ingest.dialects.times import NotATimeError, all_milliseconds
+from rebu_ray.ingest.dialects.times import NotATimeError, milliseconds
 from rebu_ray.records import MAX_ID_BYTES, MAX_RECORD_BYTES, MIN_TIME_MS, Kind, MatchedBy, Parsed, Record
 from rebu_ray.store.rows import Columns, fingerprint, partition_of
 
@@ -98,7 +98,7 @@ def read(body: bytes, raws: list[bytes], arrival: Arrival, sent_at: int | None) 
         if not body.isascii():
             body.decode()  # msgspec does not look at what it passes over
         messages = _BATCH.decode(body).batch
-        times = all_milliseconds([message.timestamp for message in messages])
+        times = [milliseconds(message.timestamp) for message in messages]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotATimeError):
         return None
     users = [message.userId for message in messages]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, cast
-
-import pyarrow as pa
+from typing import Final
 
 from rebu_ray.records import MAX_TIME_MS, MIN_TIME_MS
 
 SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is epoch seconds (up to the year 5138), from here on epoch milliseconds (from 1973)."""
 
-_WORTH_ARROW: Final = 32
-"""How many texts there have to be for Arrow to read them sooner than they are read one by one."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH: Final = datetime(1970, 1, 1)
 
@@ -59,20 +55,6 @@ def milliseconds(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _number(value)
     raise NotATimeError("neither text nor number")
-
-
-def all_milliseconds(values: list[str]) -> list[int]:
-    """`milliseconds` of many texts. Raises NotATimeError where one of them is no time."""
-    # What Arrow reads of this length has a date, a time of day and, since it is asked for, an offset.
-    if len(values) >= _WORTH_ARROW and min(map(len, values)) >= 20:
-        try:
-            found = pa.array(values, pa.string()).cast(pa.timestamp("us", "UTC")).view(pa.int64()).to_numpy() // 1000
-        except pa.ArrowInvalid:
-            pass
-        else:
-            if found.min() >= MIN_TIME_MS and found.max() <= MAX_TIME_MS:
-                return cast(list[int], found.tolist())
-    return [milliseconds(value) for value in values]
 
 
 def text(ms: int) -> str:
