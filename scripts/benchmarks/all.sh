@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every benchmark, one after the other, some twenty minutes on two cores. The numbers go to artefacts/benchmarks/*.json,
-# or to the folder that is named. A benchmark that fails or takes longer than ten minutes does not stop the others.
+# Every benchmark, one after the other. The numbers go to artefacts/benchmarks/*.json, or to the folder that is named.
+# A benchmark that fails or takes longer than ten minutes does not stop the others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from platforms import free_port
 from report import Report, arguments, progress
 
 from rebu_ray.ingest.dialects import tables
 from rebu_ray.ingest.identity import route
+from rebu_ray.platform.local_ray import free_port
 from rebu_ray.platform.redis_server import RedisServer
 from rebu_ray.process.dirty import touched
 from rebu_ray.process.load import subjects_of

