@@ -18,6 +18,7 @@ from starlette.routing import Route, Router
 
 import rebu_ray.access.users  # noqa: F401  # which has the convertor of ids
 from rebu_ray.access.routes import Routes
+from tests.records import seeded
 
 PATHS: Final = (
     ("/healthz", "GET"),
@@ -65,6 +66,7 @@ def answer(app: Starlette, method: str, path: str) -> httpx.Response:
     return asyncio.run(asked())
 
 
+@seeded
 @given(st.lists(st.sampled_from(PARTS), max_size=7), st.sampled_from(["GET", "POST", "DELETE", "HEAD"]))
 def test_a_request_is_answered_as_by_a_look_at_all_routes(parts: list[str], method: str) -> None:
     path = "/" + "/".join(parts)

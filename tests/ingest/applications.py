@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -71,17 +72,18 @@ class Shards:
         return {key: rank[3] for key, rank in newest.items() if rank[3].get("deleted") is not True}
 
 
-class Application:
+class Application(ABC):
     """The application and its database."""
 
     url: str
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the database."""
 
+    @abstractmethod
     def execute(self, statement: str, *values: Any) -> None:
         """Change the database and commit."""
-        raise NotImplementedError
 
     def create(self, *names: str, as_view: bool = False) -> None:
         """Make tables, or views of that name upon tables."""
